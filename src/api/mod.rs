@@ -1,0 +1,9 @@
+//! The `KymaBinding` resource: its types, its conditions, and every name made from a binding id.
+//!
+//! Nothing here holds a client or reads a clock.
+
+pub mod binding;
+pub mod conditions;
+pub mod crd;
+pub mod credentials;
+pub mod names;

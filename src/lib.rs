@@ -1,0 +1,4 @@
+//! Kubernetes operator that hands out short-lived kubeconfigs for managed Kyma clusters.
+
+pub mod api;
+pub mod secret;
