@@ -1,4 +1,5 @@
 //! Kubernetes operator that hands out short-lived kubeconfigs for managed Kyma clusters.
 
 pub mod api;
+pub mod instances;
 pub mod secret;

@@ -1,0 +1,195 @@
+//! The instance directory: in what state is instance X?
+//!
+//! Watches the labelled kubeconfig Secrets, metadata only, and the `Runtime`s where the control
+//! plane has them. No Secret's content passes through here.
+
+pub mod runtime;
+pub mod state;
+mod table;
+
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _, TryStreamExt as _, pin_mut};
+use k8s_openapi::api::core::v1::Secret;
+use kube::core::{DynamicObject, PartialObjectMeta};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client};
+use parking_lot::RwLock;
+use tokio::sync::mpsc;
+
+use runtime::{INSTANCE_ID, instance_of, runtime_facts, secret_facts};
+use state::{RuntimeFacts, SecretFacts, State};
+use table::Table;
+
+/// How often a control plane without the Runtime CRD is asked for it.
+const PROBE_INTERVAL: Duration = Duration::from_secs(30);
+
+#[derive(Default)]
+struct Known {
+    secrets: Table<SecretFacts>,
+    runtimes: Table<RuntimeFacts>,
+    /// `None` until the API server has said whether there are Runtimes.
+    runtimes_used: Option<bool>,
+}
+
+impl Known {
+    fn is_synced(&self) -> bool {
+        self.secrets.is_synced()
+            && match self.runtimes_used {
+                None => false,
+                Some(used) => !used || self.runtimes.is_synced(),
+            }
+    }
+
+    /// Changes something and returns the instances to tell of: none before the first sync, when
+    /// nobody listens yet and everything will be looked at anyway.
+    fn take(&mut self, change: impl FnOnce(&mut Self) -> Vec<String>) -> Vec<String> {
+        let was_synced = self.is_synced();
+        let touched = change(self);
+        if was_synced { touched } else { Vec::new() }
+    }
+}
+
+/// The directory. Cheap to ask: nothing but a lock and a look-up.
+pub struct Instances {
+    known: RwLock<Known>,
+    changed: mpsc::Sender<String>,
+}
+
+impl Instances {
+    /// An empty directory and the stream of instance ids whose state may have changed. The
+    /// stream must be consumed: the watches wait for it.
+    #[must_use]
+    pub fn new() -> (Self, mpsc::Receiver<String>) {
+        let (changed, changes) = mpsc::channel(1024);
+        let known = RwLock::default();
+        (Self { known, changed }, changes)
+    }
+
+    /// In what state an instance is. Before [`Self::is_synced`] the answer means nothing.
+    #[must_use]
+    pub fn state(&self, instance: &str) -> State {
+        let known = self.known.read();
+        state::derive(
+            instance,
+            &known.secrets.of(instance),
+            &known.runtimes.of(instance),
+            known.runtimes_used.unwrap_or(false),
+        )
+    }
+
+    /// Whether everything there is has been seen once.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.known.read().is_synced()
+    }
+
+    /// Watches for ever. Lost connections are taken up again with backoff.
+    pub async fn run(&self, client: Client, namespace: &str) {
+        let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), namespace);
+        let labelled = watcher::Config::default().labels(INSTANCE_ID);
+        let secrets = watcher(secrets, labelled).default_backoff();
+        futures::join!(self.follow_secrets(secrets), self.follow_runtimes(client, namespace));
+    }
+
+    async fn follow_secrets(
+        &self,
+        events: impl Stream<Item = watcher::Result<Event<PartialObjectMeta<Secret>>>>,
+    ) {
+        pin_mut!(events);
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => {
+                    let read = |s: PartialObjectMeta<Secret>| {
+                        let facts = secret_facts(&s);
+                        (facts.name.clone(), instance_of(&s).map(|id| (id, facts)))
+                    };
+                    let touched = self.known.write().take(|known| known.secrets.take(event, read));
+                    self.tell(touched).await;
+                }
+                Err(error) => {
+                    tracing::warn!(error = %watch_failure(&error), "watching kubeconfig Secrets failed; trying again")
+                }
+            }
+        }
+    }
+
+    async fn follow_runtimes(&self, client: Client, namespace: &str) {
+        loop {
+            match client.list_api_group_resources(runtime::API_VERSION).await {
+                Ok(list) if list.resources.iter().any(|r| r.kind == "Runtime") => break,
+                Ok(_) => self.without_runtimes(),
+                Err(kube::Error::Api(status)) if status.code == 404 => self.without_runtimes(),
+                Err(_) => tracing::warn!("asking the API server for Runtimes failed; trying again"),
+            }
+            let wait = if self.known.read().runtimes_used.is_some() {
+                PROBE_INTERVAL
+            } else {
+                Duration::from_secs(1)
+            };
+            tokio::time::sleep(wait).await;
+        }
+        tracing::info!("instances are described by Runtimes and kubeconfig Secrets");
+        let resource = runtime::api_resource();
+        let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &resource);
+        let events = watcher(api, watcher::Config::default().labels(INSTANCE_ID)).default_backoff();
+        pin_mut!(events);
+        loop {
+            match events.try_next().await {
+                Ok(Some(event)) => {
+                    let complete = matches!(event, Event::InitDone);
+                    let read = |r: DynamicObject| {
+                        let facts = runtime_facts(&r);
+                        (facts.name.clone(), instance_of(&r).map(|id| (id, facts)))
+                    };
+                    let touched = self.known.write().take(|known| {
+                        let mut touched = known.runtimes.take(event, read);
+                        // Until the list is whole, the Secrets' word alone counted, or nothing did.
+                        if complete && known.runtimes_used != Some(true) {
+                            known.runtimes_used = Some(true);
+                            touched.extend(known.secrets.instances());
+                        }
+                        touched
+                    });
+                    self.tell(touched).await;
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(error = %watch_failure(&error), "watching Runtimes failed; trying again")
+                }
+            }
+        }
+    }
+
+    fn without_runtimes(&self) {
+        let mut known = self.known.write();
+        if known.runtimes_used.is_none() {
+            tracing::info!(
+                "no Runtimes in this control plane: labelled kubeconfig Secrets alone are the instances"
+            );
+            known.runtimes_used = Some(false);
+        }
+    }
+
+    async fn tell(&self, touched: Vec<String>) {
+        for instance in touched {
+            // Nobody listens any more only while the process ends.
+            if self.changed.send(instance).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Which step of a watch failed; the error's own text may carry a server's words.
+#[must_use]
+pub fn watch_failure(error: &watcher::Error) -> &'static str {
+    match error {
+        watcher::Error::InitialListFailed(_) => "the list was refused or not answered",
+        watcher::Error::WatchStartFailed(_) => "the watch was refused or not answered",
+        watcher::Error::WatchError(_) => "the server ended the watch with an error",
+        watcher::Error::WatchFailed(_) => "the connection broke",
+        _ => "unexpected",
+    }
+}
