@@ -2,4 +2,5 @@
 
 pub mod api;
 pub mod instances;
+pub mod managed;
 pub mod secret;

@@ -1,0 +1,300 @@
+//! ServiceAccount, ClusterRole, ClusterRoleBinding and token of one binding: made and removed.
+
+use http::StatusCode;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::Resource as _;
+use kube::api::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Request;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::ownership::{Owner, Verdict};
+use super::wire::{Answer, Wire};
+use super::{Cluster, Failure, Misbehaviour, token};
+use crate::secret::SecretString;
+
+/// UIDs of what was made, so that it can be removed in one round trip.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Uids {
+    service_account: Option<String>,
+    cluster_role: Option<String>,
+    cluster_role_binding: Option<String>,
+}
+
+/// A token that has passed judgement.
+pub struct Grant {
+    /// The token.
+    pub token: SecretString,
+    /// When it ends, UTC, whole seconds.
+    pub expires_at: Timestamp,
+    /// What was made for it.
+    pub uids: Uids,
+}
+
+/// The three kinds of objects of a binding.
+#[derive(Clone, Copy)]
+enum Kind {
+    ServiceAccount,
+    ClusterRole,
+    ClusterRoleBinding,
+}
+
+#[derive(Deserialize)]
+struct Made {
+    #[serde(default)]
+    metadata: ObjectMeta,
+}
+
+#[derive(Deserialize)]
+struct TokenAnswer {
+    status: TokenStatus,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TokenStatus {
+    token: SecretString,
+    expiration_timestamp: Time,
+}
+
+/// The objects of one binding in one managed cluster.
+pub struct Bound<'a> {
+    wire: &'a Wire,
+    owner: &'a Owner,
+    namespace: &'a str,
+    name: String,
+}
+
+impl<'a> Bound<'a> {
+    /// `namespace` is where the `ServiceAccount` goes.
+    #[must_use]
+    pub fn new(cluster: &'a Cluster, owner: &'a Owner, namespace: &'a str) -> Self {
+        let name = owner.binding.object_name();
+        Self { wire: &cluster.wire, owner, namespace, name }
+    }
+
+    /// Makes what isn't there yet and asks for a token of `seconds` lifetime: two round trips.
+    /// What is there already and ours stays as it is; the role's rules belong to the cluster's owner.
+    ///
+    /// # Errors
+    /// A foreign object goes before all other failures. What was made stays: the caller tries
+    /// again or removes it.
+    pub async fn grant(&self, seconds: i64, now: Timestamp) -> Result<Grant, Failure> {
+        let account_and_token = async {
+            let uid = self.ensure(Kind::ServiceAccount).await?;
+            let (token, granted) = self.request_token(seconds).await?;
+            Ok((uid, token, granted))
+        };
+        // All three run to their end: a call cut off half-way would leave its outcome unknown.
+        let (account, role, binding) = futures::join!(
+            account_and_token,
+            self.ensure(Kind::ClusterRole),
+            self.ensure(Kind::ClusterRoleBinding),
+        );
+        let foreign = [account.as_ref().err(), role.as_ref().err(), binding.as_ref().err()]
+            .into_iter()
+            .flatten()
+            .find(|failure| matches!(failure, Failure::Foreign { .. }));
+        if let Some(foreign) = foreign {
+            return Err(foreign.clone());
+        }
+        let (service_account, token, granted) = account?;
+        let uids = Uids { service_account, cluster_role: role?, cluster_role_binding: binding? };
+        let subject = format!("system:serviceaccount:{}:{}", self.namespace, self.name);
+        let expires_at = token::judge(&token, granted, seconds, &subject, now)?;
+        Ok(Grant { token, expires_at, uids })
+    }
+
+    /// Removes all that was made for this binding and sees it gone: one round trip where the UIDs
+    /// are known. What isn't ours is left alone.
+    ///
+    /// # Errors
+    /// When anything of ours may still be there.
+    pub async fn revoke(&self, uids: &Uids) -> Result<(), Failure> {
+        let (binding, role, account) = futures::join!(
+            self.remove(Kind::ClusterRoleBinding, uids.cluster_role_binding.as_deref()),
+            self.remove(Kind::ClusterRole, uids.cluster_role.as_deref()),
+            self.remove(Kind::ServiceAccount, uids.service_account.as_deref()),
+        );
+        binding.and(role).and(account)
+    }
+
+    async fn request_token(&self, seconds: i64) -> Result<(SecretString, Timestamp), Failure> {
+        let body = json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+            "metadata": {}, "spec": {"audiences": [], "expirationSeconds": seconds},
+        });
+        let request = Request::new(self.path(Kind::ServiceAccount)).create_subresource(
+            "token",
+            &self.name,
+            &PostParams::default(),
+            encode(&body)?,
+        );
+        let answer = self.send(request).await?;
+        if answer.status != StatusCode::CREATED {
+            return Err(answer.failure());
+        }
+        let TokenStatus { token, expiration_timestamp } = answer.parse::<TokenAnswer>()?.status;
+        Ok((token, expiration_timestamp.0))
+    }
+
+    /// Creates one object; one that is there and ours is as good. Returns its UID.
+    async fn ensure(&self, kind: Kind) -> Result<Option<String>, Failure> {
+        let body = encode(&self.manifest(kind))?;
+        // A second try is for what vanishes between the look and the leap, or was a leftover.
+        for _ in 0..2 {
+            let request = Request::new(self.path(kind)).create(&PostParams::default(), body.clone());
+            let answer = self.send(request).await?;
+            match answer.status {
+                StatusCode::CREATED => {
+                    let made = answer.parse::<Made>()?.metadata;
+                    let as_asked = made.name.as_deref() == Some(&self.name)
+                        && self.owner.verdict(&made) == Verdict::Ours;
+                    return if as_asked {
+                        Ok(made.uid)
+                    } else {
+                        Err(Failure::Misbehaves(Misbehaviour::Altered))
+                    };
+                }
+                StatusCode::CONFLICT => {}
+                StatusCode::NOT_FOUND if matches!(kind, Kind::ServiceAccount) => {
+                    return Err(Failure::NamespaceMissing(self.namespace.to_owned()));
+                }
+                _ => return Err(answer.failure()),
+            }
+            let Some(found) = self.find(kind).await? else { continue };
+            match self.owner.verdict(&found) {
+                Verdict::Ours if found.deletion_timestamp.is_none() => return Ok(found.uid),
+                Verdict::Foreign => return Err(self.foreign(kind)),
+                Verdict::Ours | Verdict::Leftover => {
+                    self.delete(kind, &found.uid.unwrap_or_default()).await?;
+                }
+            }
+        }
+        Err(Failure::Lingers(kind.word()))
+    }
+
+    /// Removes the object of that kind if it is ours, by its known UID or the one that it has now.
+    async fn remove(&self, kind: Kind, known: Option<&str>) -> Result<(), Failure> {
+        let mut known = known.map(str::to_owned);
+        // Somebody may delete and make it again while we look; not for ever.
+        for _ in 0..3 {
+            let uid = match known.take() {
+                Some(uid) => uid,
+                None => match self.find(kind).await? {
+                    Some(found) if self.owner.verdict(&found) == Verdict::Ours => {
+                        found.uid.unwrap_or_default()
+                    }
+                    _ => return Ok(()),
+                },
+            };
+            if self.delete(kind, &uid).await? {
+                return Ok(());
+            }
+        }
+        Err(Failure::Lingers(kind.word()))
+    }
+
+    /// Deletes the object with that UID and sees it gone; false when the name now belongs to an
+    /// object with another UID. An answer of 200 is not enough: a finalizer put on by the
+    /// token's holder would keep the access alive, so it is stripped.
+    async fn delete(&self, kind: Kind, uid: &str) -> Result<bool, Failure> {
+        let params = DeleteParams::background()
+            .preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
+        let answer = self.send(Request::new(self.path(kind)).delete(&self.name, &params)).await?;
+        match answer.status {
+            StatusCode::NOT_FOUND => return Ok(true),
+            StatusCode::CONFLICT => return Ok(false),
+            StatusCode::OK | StatusCode::ACCEPTED => {}
+            _ => return Err(answer.failure()),
+        }
+        // A Status, or the object as it was: of a ServiceAccount even when it is gone.
+        let left: Made = answer.parse()?;
+        if left.metadata.finalizers.is_none_or(|f| f.is_empty()) {
+            return Ok(true);
+        }
+        let strip = json!({"metadata": {"uid": uid, "finalizers": null}});
+        let request =
+            Request::new(self.path(kind)).patch(&self.name, &PatchParams::default(), &Patch::Merge(&strip));
+        let answer = self.send(request).await?;
+        if ![StatusCode::OK, StatusCode::NOT_FOUND, StatusCode::CONFLICT].contains(&answer.status) {
+            return Err(answer.failure());
+        }
+        match self.find(kind).await? {
+            Some(still) if still.uid.as_deref() == Some(uid) => Err(Failure::Lingers(kind.word())),
+            _ => Ok(true),
+        }
+    }
+
+    async fn find(&self, kind: Kind) -> Result<Option<ObjectMeta>, Failure> {
+        let answer = self.send(Request::new(self.path(kind)).get(&self.name, &GetParams::default())).await?;
+        match answer.status {
+            StatusCode::OK => Ok(Some(answer.parse::<Made>()?.metadata)),
+            StatusCode::NOT_FOUND => Ok(None),
+            _ => Err(answer.failure()),
+        }
+    }
+
+    async fn send(
+        &self,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<Answer, Failure> {
+        // A request can't be built only from a name or namespace that no API server takes.
+        self.wire.call(request.map_err(|_| Failure::Misbehaves(Misbehaviour::Form))?).await
+    }
+
+    fn path(&self, kind: Kind) -> String {
+        match kind {
+            Kind::ServiceAccount => ServiceAccount::url_path(&(), Some(self.namespace)),
+            Kind::ClusterRole => ClusterRole::url_path(&(), None),
+            Kind::ClusterRoleBinding => ClusterRoleBinding::url_path(&(), None),
+        }
+    }
+
+    fn manifest(&self, kind: Kind) -> Value {
+        let metadata = json!({
+            "name": self.name,
+            "labels": self.owner.labels(),
+            "annotations": {"bindings.kyma-project.io/binding": self.owner.binding.as_str()},
+        });
+        match kind {
+            Kind::ServiceAccount => json!({
+                "apiVersion": "v1", "kind": kind.word(), "metadata": metadata,
+                "automountServiceAccountToken": false,
+            }),
+            Kind::ClusterRole => json!({
+                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind.word(), "metadata": metadata,
+                "rules": [
+                    {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
+                    {"nonResourceURLs": ["*"], "verbs": ["*"]},
+                ],
+            }),
+            Kind::ClusterRoleBinding => json!({
+                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind.word(), "metadata": metadata,
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": self.name},
+                "subjects": [{"kind": "ServiceAccount", "name": self.name, "namespace": self.namespace}],
+            }),
+        }
+    }
+
+    fn foreign(&self, kind: Kind) -> Failure {
+        Failure::Foreign { kind: kind.word(), name: self.name.clone() }
+    }
+}
+
+impl Kind {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::ServiceAccount => "ServiceAccount",
+            Self::ClusterRole => "ClusterRole",
+            Self::ClusterRoleBinding => "ClusterRoleBinding",
+        }
+    }
+}
+
+fn encode(value: &Value) -> Result<Vec<u8>, Failure> {
+    serde_json::to_vec(value).map_err(|_| Failure::Misbehaves(Misbehaviour::Form))
+}

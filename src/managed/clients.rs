@@ -1,0 +1,118 @@
+//! One client for each managed cluster: made once however many ask, bounded, and made anew when
+//! the kubeconfig Secret changes or the cluster answers 401.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::core::{PartialObjectMeta, Request};
+use kube::{Api, Client, Resource as _};
+use moka::future::Cache;
+
+use super::kubeconfig::{self, Access};
+use super::wire::Wire;
+use super::{Failure, Misbehaviour};
+use crate::instances::state::KubeconfigRef;
+
+/// Key of the kubeconfig in its Secret.
+const KUBECONFIG_KEY: &str = "config";
+/// Most clients kept. Each costs a TLS configuration and a few idle connections.
+const MAX_CLIENTS: u64 = 2_000;
+/// How long an unused client is kept.
+const IDLE: Duration = Duration::from_mins(10);
+
+/// How long the calls may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadlines {
+    /// For a TCP and TLS connection.
+    pub connect: Duration,
+    /// For a whole call.
+    pub call: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(3), call: Duration::from_secs(5) }
+    }
+}
+
+/// A managed cluster that has told its id.
+pub struct Cluster {
+    /// The calls to it.
+    pub wire: Wire,
+    /// UID of its `kube-system` namespace.
+    pub id: String,
+    /// How it is reached, for the kubeconfigs that are handed out.
+    pub access: Access,
+}
+
+/// The clients of all managed clusters.
+pub struct Clients {
+    secrets: Api<Secret>,
+    deadlines: Deadlines,
+    clusters: Cache<KubeconfigRef, Arc<Cluster>>,
+}
+
+impl Clients {
+    /// Reads kubeconfig Secrets in `namespace` of the control plane.
+    #[must_use]
+    pub fn new(control_plane: Client, namespace: &str, deadlines: Deadlines) -> Self {
+        Self {
+            secrets: Api::namespaced(control_plane, namespace),
+            deadlines,
+            clusters: Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(IDLE).build(),
+        }
+    }
+
+    /// The cluster that a kubeconfig Secret leads to. Many who ask at once wait for one answer;
+    /// a failure is not remembered.
+    ///
+    /// # Errors
+    /// When the kubeconfig is missing or refused, or the cluster doesn't tell its id.
+    pub async fn get(&self, kubeconfig: &KubeconfigRef) -> Result<Arc<Cluster>, Failure> {
+        self.clusters
+            .try_get_with(kubeconfig.clone(), self.connect(&kubeconfig.secret))
+            .await
+            .map_err(|failure| (*failure).clone())
+    }
+
+    /// Forgets a client whose credentials were refused: the next one reads the Secret again.
+    pub async fn forget(&self, kubeconfig: &KubeconfigRef) {
+        self.clusters.invalidate(kubeconfig).await;
+    }
+
+    async fn connect(&self, secret: &str) -> Result<Arc<Cluster>, Failure> {
+        let read = tokio::time::timeout(self.deadlines.call, self.secrets.get_opt(secret));
+        let secret = match read.await {
+            Ok(Ok(secret)) => secret,
+            Ok(Err(_)) | Err(_) => return Err(Failure::ReadKubeconfig),
+        };
+        // A forced renewal empties the key first and fills it again: unreachable for now.
+        let data = secret.and_then(|s| s.data?.remove(KUBECONFIG_KEY)).filter(|d| !d.0.is_empty());
+        let access = kubeconfig::accept(&data.ok_or(Failure::NoKubeconfig)?.0)?;
+        let mut config = access.config();
+        config.connect_timeout = Some(self.deadlines.connect);
+        config.read_timeout = Some(self.deadlines.call);
+        config.write_timeout = Some(self.deadlines.call);
+        config.reset_reader_on_write = true;
+        let client = Client::try_from(config).map_err(|_| kubeconfig::Refusal::Credentials)?;
+        let wire = Wire::new(client, self.deadlines.call);
+        let id = cluster_id(&wire).await?;
+        Ok(Arc::new(Cluster { wire, id, access }))
+    }
+}
+
+async fn cluster_id(wire: &Wire) -> Result<String, Failure> {
+    let request = Request::new(Namespace::url_path(&(), None))
+        .get("kube-system", &kube::api::GetParams::default())
+        .map_err(|_| Failure::Misbehaves(Misbehaviour::Form))?;
+    let answer = wire.call(request).await?;
+    if answer.status != http::StatusCode::OK {
+        return Err(answer.failure());
+    }
+    let namespace: PartialObjectMeta<Namespace> = answer.parse()?;
+    // It becomes part of a status: a UID, not a novel.
+    let uid = namespace.metadata.uid.filter(|uid| !uid.is_empty() && uid.len() <= 64);
+    let plain = |uid: &String| uid.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
+    uid.filter(plain).ok_or(Failure::Misbehaves(Misbehaviour::Form))
+}

@@ -1,0 +1,166 @@
+//! Calls to one managed cluster, bounded in time and size.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use kube::Client;
+use kube::client::Body;
+use serde::de::DeserializeOwned;
+
+use super::{Failure, Misbehaviour};
+
+/// Most of an answer that is read, bytes.
+const MAX_ANSWER: usize = 1024 * 1024;
+
+/// Why there is no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unreachable {
+    /// Nobody listens.
+    #[error("connection refused")]
+    Refused,
+    /// TLS failed: not the certificate authority of the kubeconfig, or not TLS at all.
+    #[error("no TLS connection that its certificate authority vouches for")]
+    Tls,
+    /// The connection broke.
+    #[error("connection lost")]
+    Lost,
+    /// Anything else: no address, no route.
+    #[error("no connection")]
+    NoConnection,
+}
+
+/// A client with a deadline for each call.
+pub struct Wire {
+    client: Client,
+    deadline: Duration,
+}
+
+/// A whole answer, within the bounds.
+pub struct Answer {
+    /// Its status; which one is expected is the caller's to say.
+    pub status: StatusCode,
+    body: Vec<u8>,
+}
+
+impl Wire {
+    /// Calls end `deadline` after they begin, answered or not.
+    #[must_use]
+    pub fn new(client: Client, deadline: Duration) -> Self {
+        Self { client, deadline }
+    }
+
+    /// Sends one request and reads the whole answer.
+    ///
+    /// # Errors
+    /// When there is no answer in time, none at all, or one that is too large.
+    pub async fn call(&self, request: Request<Vec<u8>>) -> Result<Answer, Failure> {
+        let exchange = async {
+            let response = self.client.send(request.map(Body::from)).await.map_err(|e| no_answer(&e))?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_ANSWER)
+                .collect()
+                .await
+                .map_err(|e| {
+                    if e.downcast_ref::<LengthLimitError>().is_some() {
+                        Failure::Misbehaves(Misbehaviour::TooLarge)
+                    } else {
+                        no_answer(e.as_ref())
+                    }
+                })?
+                .to_bytes()
+                .to_vec();
+            Ok(Answer { status, body })
+        };
+        tokio::time::timeout(self.deadline, exchange).await.unwrap_or(Err(Failure::TimedOut))
+    }
+}
+
+impl Answer {
+    /// The failure that an unexpected status stands for.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        match self.status {
+            StatusCode::UNAUTHORIZED => Failure::Unauthorized,
+            StatusCode::FORBIDDEN => Failure::Forbidden,
+            StatusCode::TOO_MANY_REQUESTS => Failure::RateLimited,
+            status if status.is_server_error() => Failure::Unavailable(status.as_u16()),
+            status => Failure::Misbehaves(Misbehaviour::Status(status.as_u16())),
+        }
+    }
+
+    /// The body as `T`. A parser's error text would quote the body, so it ends here.
+    ///
+    /// # Errors
+    /// [`Misbehaviour::Form`] when it isn't one.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        serde_json::from_slice(&self.body).map_err(|_| Failure::Misbehaves(Misbehaviour::Form))
+    }
+}
+
+fn no_answer(error: &(dyn StdError + 'static)) -> Failure {
+    let mut source = Some(error);
+    let mut cause = Unreachable::NoConnection;
+    while let Some(error) = source {
+        if error.downcast_ref::<rustls::Error>().is_some() {
+            return Failure::Unreachable(Unreachable::Tls);
+        }
+        if let Some(hyper) = error.downcast_ref::<hyper::Error>() {
+            if hyper.is_incomplete_message() || hyper.is_closed() || hyper.is_canceled() {
+                cause = Unreachable::Lost;
+            } else if hyper.is_parse() {
+                return Failure::Misbehaves(Misbehaviour::Form);
+            }
+        }
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            match io.kind() {
+                std::io::ErrorKind::TimedOut => return Failure::TimedOut,
+                std::io::ErrorKind::ConnectionRefused => return Failure::Unreachable(Unreachable::Refused),
+                std::io::ErrorKind::ConnectionReset
+                | std::io::ErrorKind::BrokenPipe
+                | std::io::ErrorKind::UnexpectedEof => cause = Unreachable::Lost,
+                // rustls reports its errors wrapped into an io error of this kind.
+                std::io::ErrorKind::InvalidData => cause = Unreachable::Tls,
+                _ => {}
+            }
+            // io::Error hides a wrapped error from `source`.
+            if let Some(inner) = io.get_ref() {
+                source = Some(inner);
+                continue;
+            }
+        }
+        source = error.source();
+    }
+    Failure::Unreachable(cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Error, ErrorKind};
+
+    #[test]
+    fn a_cause_is_one_of_our_words() {
+        let refused = Error::from(ErrorKind::ConnectionRefused);
+        assert_eq!(no_answer(&refused), Failure::Unreachable(Unreachable::Refused));
+        let tls = Error::new(ErrorKind::InvalidData, rustls::Error::HandshakeNotComplete);
+        assert_eq!(no_answer(&tls), Failure::Unreachable(Unreachable::Tls));
+        assert_eq!(no_answer(&Error::from(ErrorKind::TimedOut)), Failure::TimedOut);
+        assert_eq!(no_answer(&Error::other("remote text")), Failure::Unreachable(Unreachable::NoConnection));
+    }
+
+    #[test]
+    fn statuses_have_their_failures() {
+        let of = |code: u16| {
+            let status = StatusCode::from_u16(code).unwrap_or_default();
+            Answer { status, body: Vec::new() }.failure()
+        };
+        assert_eq!(of(401), Failure::Unauthorized);
+        assert_eq!(of(403), Failure::Forbidden);
+        assert_eq!(of(429), Failure::RateLimited);
+        assert_eq!(of(503), Failure::Unavailable(503));
+        assert_eq!(of(302), Failure::Misbehaves(Misbehaviour::Status(302)));
+        assert_eq!(of(200), Failure::Misbehaves(Misbehaviour::Status(200)));
+    }
+}
