@@ -1,0 +1,201 @@
+//! Making what a binding needs, and removing it. Level-based: every step may have been done
+//! before, and a process that ends between any two leaves nothing that the next one doesn't
+//! finish or remove.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt as _;
+use kube::runtime::reflector::ObjectRef;
+
+use super::context::Context;
+use super::decide::is_issued;
+use super::plane::PlaneError;
+use super::status::Issue;
+use crate::api::binding::KymaBinding;
+use crate::api::credentials;
+use crate::instances::state::{KubeconfigRef, Target};
+use crate::managed::access::Bound;
+use crate::managed::{Failure, Grant, Owner};
+use crate::secret::SecretString;
+
+/// How making a binding went.
+pub enum Made {
+    /// The Secret holds a working kubeconfig.
+    Issued(Issue),
+    /// The managed cluster failed.
+    Failed(Failure),
+    /// The instance has another cluster than the one that the binding is pinned to.
+    ClusterReplaced,
+    /// Somebody deleted or finished the binding meanwhile: decide anew.
+    Overtaken,
+}
+
+/// How removing went in the managed cluster.
+pub enum Revoked {
+    /// Nothing of the binding is left there.
+    Gone,
+    /// The managed cluster failed.
+    Failed(Failure),
+    /// The instance has another cluster than the one that the binding was made on.
+    ClusterReplaced,
+}
+
+/// Makes `ServiceAccount`, RBAC, token and Secret.
+///
+/// # Errors
+/// When the control plane fails.
+pub async fn make(
+    ctx: &Context,
+    binding: &KymaBinding,
+    owner: &Owner,
+    target: &Target,
+) -> Result<Made, PlaneError> {
+    let Some(kubeconfig) = &target.kubeconfig else { return Ok(Made::Failed(Failure::NoKubeconfig)) };
+    // From here on there may be something in the managed cluster.
+    ctx.ledger.lock().update(&owner.uid, |entry| entry.touched = true);
+    let mut granted = grant(ctx, binding, owner, target, kubeconfig).await;
+    if ctx.note(kubeconfig, &granted).await {
+        granted = grant(ctx, binding, owner, target, kubeconfig).await;
+        ctx.note(kubeconfig, &granted).await;
+    }
+    let Granted { text, expires_at, cluster_id } = match granted {
+        Ok(Some(granted)) => granted,
+        Ok(None) => return Ok(Made::ClusterReplaced),
+        Err(failure) => return Ok(Made::Failed(failure)),
+    };
+    let latest = ctx.store.get(&ObjectRef::from_obj(binding));
+    if latest.is_none_or(|latest| latest.is_deleting() || latest.uid() != binding.uid()) {
+        return Ok(Made::Overtaken);
+    }
+    let now = Timestamp::now();
+    let secret = credentials::secret(binding, &owner.binding, owner.labels(), &text, now, expires_at);
+    match store(ctx, binding, owner, &secret).await? {
+        Stored::Yes => Ok(Made::Issued(Issue {
+            expires_at,
+            runtime_id: target.runtime_id.clone(),
+            cluster_id,
+            secret: owner.binding.object_name(),
+        })),
+        Stored::Overtaken => Ok(Made::Overtaken),
+        Stored::Foreign => {
+            Ok(Made::Failed(Failure::Foreign { kind: "Secret", name: owner.binding.object_name() }))
+        }
+    }
+}
+
+struct Granted {
+    text: SecretString,
+    expires_at: Timestamp,
+    cluster_id: String,
+}
+
+/// One try in the managed cluster; `None` when it is another one than the binding is pinned to.
+async fn grant(
+    ctx: &Context,
+    binding: &KymaBinding,
+    owner: &Owner,
+    target: &Target,
+    kubeconfig: &KubeconfigRef,
+) -> Result<Option<Granted>, Failure> {
+    let cluster = ctx.clients.get(kubeconfig).await?;
+    if pinned_elsewhere(binding, &cluster.id) {
+        return Ok(None);
+    }
+    let bound = Bound::new(&cluster, owner, &ctx.settings.managed_namespace);
+    let Grant { token, expires_at, uids } =
+        bound.grant(binding.spec.expiration_seconds, Timestamp::now()).await?;
+    ctx.ledger.lock().update(&owner.uid, |entry| entry.uids = uids);
+    let text = cluster.access.kubeconfig(&target.cluster_name, &token, expires_at)?;
+    Ok(Some(Granted { text, expires_at, cluster_id: cluster.id.clone() }))
+}
+
+enum Stored {
+    Yes,
+    Overtaken,
+    Foreign,
+}
+
+/// Writes the Secret. One of ours that is there was left by a process that ended before it wrote
+/// the status; nobody was told of it, so it is replaced.
+async fn store(
+    ctx: &Context,
+    binding: &KymaBinding,
+    owner: &Owner,
+    secret: &Secret,
+) -> Result<Stored, PlaneError> {
+    match ctx.plane.create_secret(secret).await {
+        Err(PlaneError::Exists(_)) => {}
+        done => return done.map(|()| Stored::Yes),
+    }
+    let now = ctx.plane.binding(&binding.name_any()).await?;
+    if now.is_none_or(|now| now.uid() != binding.uid() || now.is_deleting() || is_issued(&now)) {
+        return Ok(Stored::Overtaken);
+    }
+    let name = owner.binding.object_name();
+    if let Some(found) = ctx.plane.find_secret(&name).await? {
+        if !credentials::is_of_some_binding(&found) {
+            return Ok(Stored::Foreign);
+        }
+        ctx.plane.delete_secret(&name, &found.uid.unwrap_or_default()).await?;
+    }
+    ctx.plane.create_secret(secret).await.map(|()| Stored::Yes)
+}
+
+/// Removes the binding's objects from the managed cluster and sees them gone.
+pub async fn revoke(
+    ctx: &Context,
+    binding: &KymaBinding,
+    owner: &Owner,
+    kubeconfig: &KubeconfigRef,
+) -> Revoked {
+    let mut revoked = revoke_once(ctx, binding, owner, kubeconfig).await;
+    if ctx.note(kubeconfig, &revoked).await {
+        revoked = revoke_once(ctx, binding, owner, kubeconfig).await;
+        ctx.note(kubeconfig, &revoked).await;
+    }
+    match revoked {
+        Ok(true) => Revoked::Gone,
+        Ok(false) => Revoked::ClusterReplaced,
+        Err(failure) => Revoked::Failed(failure),
+    }
+}
+
+/// One try; false when the cluster is another one than the binding is pinned to.
+async fn revoke_once(
+    ctx: &Context,
+    binding: &KymaBinding,
+    owner: &Owner,
+    kubeconfig: &KubeconfigRef,
+) -> Result<bool, Failure> {
+    let cluster = ctx.clients.get(kubeconfig).await?;
+    if pinned_elsewhere(binding, &cluster.id) {
+        return Ok(false);
+    }
+    let uids = ctx.ledger.lock().entry(&owner.uid).map(|entry| entry.uids.clone()).unwrap_or_default();
+    Bound::new(&cluster, owner, &ctx.settings.managed_namespace).revoke(&uids).await?;
+    Ok(true)
+}
+
+/// Deletes the binding's Secret, if it is ours.
+///
+/// # Errors
+/// When the control plane fails.
+pub async fn delete_secret(ctx: &Context, owner: &Owner) -> Result<(), PlaneError> {
+    let name = owner.binding.object_name();
+    let uid = match ctx.secrets.get(&name, &owner.uid) {
+        Some(seen) => Some(seen.uid),
+        None => {
+            let found = ctx.plane.find_secret(&name).await?;
+            found.filter(|meta| credentials::is_ours(meta, &owner.uid)).and_then(|meta| meta.uid)
+        }
+    };
+    match uid {
+        Some(uid) => ctx.plane.delete_secret(&name, &uid).await,
+        None => Ok(()),
+    }
+}
+
+fn pinned_elsewhere(binding: &KymaBinding, cluster_id: &str) -> bool {
+    let pin = binding.status.as_ref().and_then(|s| s.cluster_id.as_deref());
+    pin.is_some_and(|pin| pin != cluster_id)
+}

@@ -1,0 +1,74 @@
+//! Retries of one binding: about 1 s, doubling to 5 min, with jitter. Pure but for the jitter's dice,
+//! which come in as an argument.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_mins(5);
+
+/// Failures in a row and when the next try is due.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Backoff {
+    failures: u32,
+    due: Option<Timestamp>,
+    /// What the failed try was made with; something else is worth a try at once.
+    with: String,
+}
+
+impl Backoff {
+    /// Records a failure of a try made `with` something, and says how long to wait.
+    /// `dice` is between 0 and 1: the wait is shortened by up to a quarter.
+    pub fn fail(&mut self, with: String, now: Timestamp, dice: f64) -> Duration {
+        let doubled = FIRST.saturating_mul(1_u32.checked_shl(self.failures.min(16)).unwrap_or(u32::MAX));
+        let wait = doubled.min(LONGEST).mul_f64(1.0 - dice.clamp(0.0, 1.0) / 4.0);
+        self.failures = self.failures.saturating_add(1);
+        self.due = now.checked_add(wait).ok();
+        self.with = with;
+        wait
+    }
+
+    /// How long a try made `with` something still has to wait, if at all.
+    #[must_use]
+    pub fn remaining(&self, with: &str, now: Timestamp) -> Option<Duration> {
+        let due = self.due.filter(|due| *due > now && self.with == with)?;
+        due.duration_since(now).try_into().ok()
+    }
+
+    /// Forgets all failures.
+    pub fn succeed(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Failures in a row.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_from_one_second_to_five_minutes_and_start_anew_after_success() {
+        let now = Timestamp::UNIX_EPOCH;
+        let mut backoff = Backoff::default();
+        let waits: Vec<_> = (0..12).map(|_| backoff.fail("x".into(), now, 0.0).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
+        backoff.succeed();
+        assert_eq!(backoff.fail("x".into(), now, 1.0), Duration::from_millis(750));
+    }
+
+    #[test]
+    fn something_else_is_worth_a_try_at_once() {
+        let now = Timestamp::UNIX_EPOCH;
+        let mut backoff = Backoff::default();
+        backoff.fail("old kubeconfig".into(), now, 0.0);
+        assert_eq!(backoff.remaining("old kubeconfig", now), Some(Duration::from_secs(1)));
+        assert_eq!(backoff.remaining("new kubeconfig", now), None);
+        assert_eq!(backoff.remaining("old kubeconfig", now + Duration::from_secs(1)), None);
+    }
+}

@@ -1,0 +1,119 @@
+//! What every reconcile works with.
+
+use std::sync::Arc;
+
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::reflector::Store;
+use kube::{Resource as _, ResourceExt as _};
+use parking_lot::Mutex;
+
+use super::decide::BindablePlans;
+use super::ledger::Ledger;
+use super::plane::Plane;
+use super::secrets::Secrets;
+use crate::api::binding::KymaBinding;
+use crate::api::conditions::Reason;
+use crate::api::names::{BindingId, NameError};
+use crate::instances::Instances;
+use crate::instances::state::KubeconfigRef;
+use crate::managed::{Clients, ControlPlane, Failure, Owner};
+use crate::telemetry::metrics::Metrics;
+
+/// What the operator's owner has set.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Namespace of the bindings.
+    pub namespace: String,
+    /// Namespace of what describes the instances.
+    pub instance_namespace: String,
+    /// Namespace in the managed clusters for the `ServiceAccount`s.
+    pub managed_namespace: String,
+    /// Most unexpired bindings of an instance.
+    pub max_bindings: usize,
+    /// Plans whose instances may have bindings.
+    pub bindable_plans: BindablePlans,
+}
+
+/// Shared by all reconciles.
+pub struct Context {
+    /// The settings.
+    pub settings: Settings,
+    /// Who we are in the eyes of the managed clusters.
+    pub control_plane: ControlPlane,
+    /// Writes to the control plane.
+    pub plane: Plane,
+    /// The bindings as the watch has them.
+    pub store: Store<KymaBinding>,
+    /// What is remembered beside them.
+    pub ledger: Arc<Mutex<Ledger>>,
+    /// The Secrets that exist.
+    pub secrets: Arc<Secrets>,
+    /// The instance directory.
+    pub instances: Arc<Instances>,
+    /// The managed clusters.
+    pub clients: Clients,
+    /// Events for people.
+    pub recorder: Recorder,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Context {
+    /// The marks for what is made for a binding.
+    ///
+    /// # Errors
+    /// When the name is none that objects can be named after; the API server lets none through.
+    pub fn owner(&self, binding: &KymaBinding) -> Result<Owner, NameError> {
+        Ok(Owner {
+            binding: BindingId::parse(&binding.name_any())?,
+            uid: binding.uid().unwrap_or_default(),
+            control_plane: self.control_plane.clone(),
+        })
+    }
+
+    /// Takes note of how a call to a managed cluster went, and says whether to try again at once:
+    /// after a 401 the client is forgotten, since the kubeconfig may have been renewed a moment ago.
+    pub async fn note<T>(&self, kubeconfig: &KubeconfigRef, result: &Result<T, Failure>) -> bool {
+        let Err(failure) = result else { return false };
+        self.metrics.managed_cluster_error(reason(failure).as_str());
+        let renew = matches!(failure, Failure::Unauthorized);
+        if renew {
+            self.clients.forget(kubeconfig).await;
+        }
+        renew
+    }
+
+    /// Tells people what happened to a binding. An Event that can't be written fails nothing.
+    pub async fn warn(&self, binding: &KymaBinding, reason: &str, action: &str, note: String) {
+        let event = Event {
+            type_: EventType::Warning,
+            reason: reason.to_owned(),
+            note: Some(note),
+            action: action.to_owned(),
+            secondary: None,
+        };
+        if self.recorder.publish(&event, &binding.object_ref(&())).await.is_err() {
+            tracing::warn!(binding_id = binding.name_any(), reason, "an Event could not be written");
+        }
+    }
+}
+
+/// The condition reason that a failure of a managed cluster stands for.
+#[must_use]
+pub fn reason(failure: &Failure) -> Reason {
+    match failure {
+        Failure::NoKubeconfig | Failure::ReadKubeconfig | Failure::Unreachable(_) => {
+            Reason::ClusterUnreachable
+        }
+        Failure::Kubeconfig(_) => Reason::KubeconfigRefused,
+        Failure::TimedOut => Reason::ClusterTimedOut,
+        Failure::Unauthorized => Reason::ClusterUnauthorized,
+        Failure::Forbidden => Reason::ClusterForbidden,
+        Failure::RateLimited => Reason::ClusterRateLimited,
+        Failure::Unavailable(_) => Reason::ClusterUnavailable,
+        Failure::Misbehaves(_) | Failure::Lingers(_) => Reason::ClusterMisbehaves,
+        Failure::NamespaceMissing(_) => Reason::NamespaceMissing,
+        Failure::Token(_) => Reason::TokenRefused,
+        Failure::Foreign { .. } => Reason::ForeignObject,
+    }
+}

@@ -1,0 +1,224 @@
+//! What to do with a binding. Pure: everything comes in as values, the time too.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt as _;
+
+use crate::api::binding::KymaBinding;
+use crate::api::conditions::{Kind, Reason};
+use crate::api::names::FINALIZER;
+use crate::instances::state::{State, Target};
+
+/// How much longer than asked a binding may live, whatever its status says: clocks differ.
+const GRACE: SignedDuration = SignedDuration::from_mins(1);
+
+/// Plans whose instances may have bindings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BindablePlans {
+    /// Every plan.
+    All,
+    /// These, by the name in the instance's `broker-plan-name` label.
+    Named(BTreeSet<String>),
+}
+
+/// All that a decision depends on.
+pub struct Facts<'a> {
+    /// The object as the watch has it.
+    pub binding: &'a KymaBinding,
+    /// In what state its instance is.
+    pub instance: &'a State,
+    /// When its Secret was created, if there is one.
+    pub secret_created: Option<Timestamp>,
+    /// Whether something of it may exist outside the object.
+    pub touched: bool,
+    /// Which plans are bindable.
+    pub bindable: &'a BindablePlans,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// Why the managed cluster is left as it is although something may be in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GiveUp {
+    /// A person said so by annotation.
+    Forgotten,
+    /// Its kubeconfig is gone and so is, or soon will be, the cluster.
+    ClusterGone,
+    /// The instance has another cluster now.
+    ClusterReplaced,
+}
+
+/// How to remove what a binding left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removal {
+    /// Nothing was made.
+    Nothing,
+    /// Revoke in this cluster.
+    Revoke(Target),
+    /// The cluster can't be reached for the moment.
+    Later(Reason),
+    /// Nobody can or shall revoke.
+    GiveUp(GiveUp),
+}
+
+/// The next step of a binding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing to do until then, if ever.
+    Rest(Option<Timestamp>),
+    /// Put our finalizer on, before anything is made.
+    AddFinalizer,
+    /// Ask for the object's deletion; the removal follows from that.
+    Delete(Reason),
+    /// The object is being deleted: remove what it left, then let it go.
+    Remove(Removal),
+    /// Not now: say why, try again when the instance changes or time is up.
+    Hold(Reason, String),
+    /// Never: say why.
+    Reject(Reason, String),
+    /// Instance and plan allow it: take a seat and make it.
+    Make(Target),
+    /// It was made: keep its status true.
+    Keep(Timestamp),
+}
+
+/// Decides the next step.
+#[must_use]
+pub fn decide(facts: &Facts) -> Step {
+    let Facts { binding, instance, now, .. } = *facts;
+    if binding.is_deleting() {
+        let ours = binding.finalizers().iter().any(|f| f == FINALIZER);
+        return if ours { Step::Remove(removal(facts)) } else { Step::Rest(None) };
+    }
+    let issued = is_issued(binding);
+    let end = end(facts);
+    if end.is_some_and(|end| end <= now) {
+        return Step::Delete(Reason::Expired);
+    }
+    if issued {
+        return match instance {
+            State::Unknown => Step::Delete(Reason::InstanceUnknown),
+            State::Ready(target) | State::Suspended(target) if !same_runtime(binding, target) => {
+                Step::Delete(Reason::ClusterReplaced)
+            }
+            State::Suspended(_) => {
+                hold(Reason::InstanceSuspended, "instance does not exist: it is suspended or being deleted")
+            }
+            // What an instance goes through after it was ready doesn't take a kubeconfig away.
+            State::Ready(_) | State::InProgress | State::Failed | State::Ambiguous(..) => {
+                Step::Keep(end.unwrap_or(now))
+            }
+        };
+    }
+    if binding.is(Kind::Stalled) {
+        return Step::Rest(end);
+    }
+    match instance {
+        State::Unknown => hold(Reason::InstanceUnknown, "instance does not exist"),
+        State::Suspended(_) => {
+            hold(Reason::InstanceSuspended, "instance does not exist: it is suspended or being deleted")
+        }
+        State::InProgress => hold(
+            Reason::InstanceInProgress,
+            "instance creation is in progress: bind again when it is complete",
+        ),
+        State::Failed => hold(
+            Reason::InstanceFailed,
+            "instance creation failed: a binding needs an instance that was provisioned",
+        ),
+        State::Ambiguous(first, second) => Step::Hold(
+            Reason::InstanceAmbiguous,
+            format!(
+                "{first} and {second} both claim this instance: remove the label kyma-project.io/instance-id from the wrong one"
+            ),
+        ),
+        State::Ready(target) if pinned(binding) && !same_runtime(binding, target) => {
+            Step::Delete(Reason::ClusterReplaced)
+        }
+        State::Ready(target) => match refused_plan(facts.bindable, target) {
+            Some(message) => Step::Reject(Reason::PlanNotBindable, message),
+            None if !binding.finalizers().iter().any(|f| f == FINALIZER) => Step::AddFinalizer,
+            None => Step::Make(target.clone()),
+        },
+    }
+}
+
+/// Whether a kubeconfig was handed over to its Secret and the status says so.
+#[must_use]
+pub fn is_issued(binding: &KymaBinding) -> bool {
+    let status = binding.status.as_ref();
+    binding.expires_at().is_some() && status.is_some_and(|s| s.binding.is_some())
+}
+
+/// When the binding ends. The status may say earlier, but never later than what was asked for.
+#[must_use]
+pub fn end(facts: &Facts) -> Option<Timestamp> {
+    let Facts { binding, secret_created, .. } = *facts;
+    let asked = SignedDuration::from_secs(binding.spec.expiration_seconds);
+    let created = binding.created_at()?;
+    if !is_issued(binding) {
+        return created.checked_add(asked).ok();
+    }
+    // A Secret is made within the object's own time, so without one twice the time is the most.
+    let latest = match secret_created {
+        Some(created) => created.checked_add(asked + GRACE),
+        None => created.checked_add(asked + asked + GRACE),
+    };
+    latest.ok().into_iter().chain(binding.expires_at()).min()
+}
+
+fn removal(facts: &Facts) -> Removal {
+    let Facts { binding, instance, touched, .. } = *facts;
+    if !touched {
+        return Removal::Nothing;
+    }
+    if binding.is_forgotten() {
+        return Removal::GiveUp(GiveUp::Forgotten);
+    }
+    match instance {
+        State::Unknown => Removal::GiveUp(GiveUp::ClusterGone),
+        State::Ready(target) | State::Suspended(target)
+            if pinned(binding) && !same_runtime(binding, target) =>
+        {
+            Removal::GiveUp(GiveUp::ClusterReplaced)
+        }
+        State::Ready(target) | State::Suspended(target) if target.kubeconfig.is_some() => {
+            Removal::Revoke(target.clone())
+        }
+        State::Suspended(_) => Removal::GiveUp(GiveUp::ClusterGone),
+        State::Ready(_) | State::InProgress | State::Failed if pinned(binding) => {
+            Removal::Later(Reason::ClusterUnreachable)
+        }
+        State::Ready(_) => Removal::Later(Reason::ClusterUnreachable),
+        State::Ambiguous(..) => Removal::Later(Reason::InstanceAmbiguous),
+        // Never provisioned and never pinned: there was no cluster to make anything in.
+        State::InProgress | State::Failed => Removal::Nothing,
+    }
+}
+
+fn pinned(binding: &KymaBinding) -> bool {
+    binding.status.as_ref().is_some_and(|s| s.runtime_id.is_some())
+}
+
+fn same_runtime(binding: &KymaBinding, target: &Target) -> bool {
+    let pin = binding.status.as_ref().and_then(|s| s.runtime_id.as_ref());
+    pin == Some(&target.runtime_id)
+}
+
+fn hold(reason: Reason, message: &str) -> Step {
+    Step::Hold(reason, message.to_owned())
+}
+
+fn refused_plan(bindable: &BindablePlans, target: &Target) -> Option<String> {
+    let BindablePlans::Named(plans) = bindable else { return None };
+    let plan = target.plan.as_deref().unwrap_or_default();
+    (!plans.contains(plan)).then(|| {
+        let bindable: Vec<_> = plans.iter().map(String::as_str).collect();
+        format!("binding is not supported for plan '{plan}'; bindable plans: {}", bindable.join(", "))
+    })
+}
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

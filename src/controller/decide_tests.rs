@@ -1,0 +1,221 @@
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use super::*;
+use crate::instances::state::KubeconfigRef;
+use serde_json::{Value, json};
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn target(runtime: &str) -> Target {
+    Target {
+        runtime_id: runtime.into(),
+        plan: Some("aws".into()),
+        cluster_name: "c".into(),
+        kubeconfig: Some(KubeconfigRef { secret: "kubeconfig-r".into(), resource_version: "1".into() }),
+    }
+}
+
+fn ready() -> State {
+    State::Ready(target("r"))
+}
+
+/// Created at second 1000, with 600 s to live.
+fn binding(changes: Value) -> KymaBinding {
+    let mut object = json!({
+        "apiVersion": "bindings.kyma-project.io/v1alpha1", "kind": "KymaBinding",
+        "metadata": {"name": "b", "uid": "u", "generation": 1, "finalizers": [FINALIZER], "creationTimestamp": at(1000)},
+        "spec": {"instanceId": "i", "expirationSeconds": 600},
+    });
+    merge(&mut object, changes);
+    serde_json::from_value(object).unwrap()
+}
+
+fn merge(into: &mut Value, changes: Value) {
+    match (into, changes) {
+        (Value::Object(into), Value::Object(changes)) => {
+            for (key, value) in changes {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, changes) => *into = changes,
+    }
+}
+
+fn issued(expires: i64) -> Value {
+    json!({"status": {"expiresAt": at(expires), "runtimeId": "r", "clusterId": "c", "binding": {"name": "kyma-binding-b"}}})
+}
+
+fn deleting(mut changes: Value) -> KymaBinding {
+    merge(&mut changes, json!({"metadata": {"deletionTimestamp": at(1001)}}));
+    binding(changes)
+}
+
+struct World {
+    instance: State,
+    secret_created: Option<Timestamp>,
+    touched: bool,
+    bindable: BindablePlans,
+    now: Timestamp,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            instance: ready(),
+            secret_created: Some(at(1001)),
+            touched: true,
+            bindable: BindablePlans::All,
+            now: at(1002),
+        }
+    }
+}
+
+impl World {
+    fn decide(&self, binding: &KymaBinding) -> Step {
+        decide(&Facts {
+            binding,
+            instance: &self.instance,
+            secret_created: self.secret_created,
+            touched: self.touched,
+            bindable: &self.bindable,
+            now: self.now,
+        })
+    }
+}
+
+fn reason(step: &Step) -> Reason {
+    match step {
+        Step::Hold(reason, _) | Step::Reject(reason, _) | Step::Delete(reason) => *reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_new_binding_of_a_ready_instance_is_made_once_the_finalizer_is_on() {
+    let world = World::default();
+    assert_eq!(world.decide(&binding(json!({}))), Step::Make(target("r")));
+    assert_eq!(world.decide(&binding(json!({"metadata": {"finalizers": []}}))), Step::AddFinalizer);
+}
+
+#[test]
+fn other_instances_hold_it_until_its_time_is_up() {
+    let new = binding(json!({}));
+    for (instance, expected) in [
+        (State::Unknown, Reason::InstanceUnknown),
+        (State::Suspended(target("r")), Reason::InstanceSuspended),
+        (State::InProgress, Reason::InstanceInProgress),
+        (State::Failed, Reason::InstanceFailed),
+        (State::Ambiguous("Secret a".into(), "Secret b".into()), Reason::InstanceAmbiguous),
+    ] {
+        let mut world = World { instance, ..World::default() };
+        let step = world.decide(&new);
+        assert!(matches!(step, Step::Hold(..)));
+        assert_eq!(reason(&step), expected);
+        world.now = at(1600);
+        assert_eq!(world.decide(&new), Step::Delete(Reason::Expired));
+    }
+}
+
+#[test]
+fn an_ambiguity_names_both() {
+    let world =
+        World { instance: State::Ambiguous("Secret a".into(), "Secret b".into()), ..World::default() };
+    let Step::Hold(_, message) = world.decide(&binding(json!({}))) else { panic!() };
+    assert!(message.contains("Secret a and Secret b"));
+}
+
+#[test]
+fn the_plan_of_the_instance_decides() {
+    let bindable = BindablePlans::Named(["azure".to_owned(), "gcp".to_owned()].into());
+    let mut world = World { bindable, ..World::default() };
+    let Step::Reject(Reason::PlanNotBindable, message) = world.decide(&binding(json!({}))) else { panic!() };
+    assert_eq!(message, "binding is not supported for plan 'aws'; bindable plans: azure, gcp");
+    world.bindable = BindablePlans::Named(["aws".to_owned()].into());
+    assert!(matches!(world.decide(&binding(json!({}))), Step::Make(_)));
+    // A binding that exists outlives a change of the plans.
+    world.bindable = BindablePlans::Named(["azure".to_owned()].into());
+    assert_eq!(world.decide(&binding(issued(1601))), Step::Keep(at(1601)));
+}
+
+#[test]
+fn it_ends_when_the_token_ends() {
+    let mut world = World::default();
+    assert_eq!(world.decide(&binding(issued(1601))), Step::Keep(at(1601)));
+    world.now = at(1601);
+    assert_eq!(world.decide(&binding(issued(1601))), Step::Delete(Reason::Expired));
+}
+
+#[test]
+fn a_status_never_makes_it_live_longer() {
+    let far = binding(issued(99_999));
+    let mut world = World::default();
+    assert_eq!(world.decide(&far), Step::Keep(at(1001 + 660)));
+    world.secret_created = None;
+    assert_eq!(world.decide(&far), Step::Keep(at(1000 + 1260)));
+    world.now = at(2260);
+    assert_eq!(world.decide(&far), Step::Delete(Reason::Expired));
+}
+
+#[test]
+fn another_cluster_ends_it() {
+    let world = World { instance: State::Ready(target("other")), ..World::default() };
+    assert_eq!(world.decide(&binding(issued(1601))), Step::Delete(Reason::ClusterReplaced));
+    assert_eq!(world.decide(&deleting(issued(1601))), Step::Remove(Removal::GiveUp(GiveUp::ClusterReplaced)));
+}
+
+#[test]
+fn a_vanished_instance_takes_its_bindings_along_and_a_suspended_one_holds_them() {
+    let mut world = World { instance: State::Unknown, ..World::default() };
+    assert_eq!(world.decide(&binding(issued(1601))), Step::Delete(Reason::InstanceUnknown));
+    world.instance = State::Suspended(target("r"));
+    assert_eq!(reason(&world.decide(&binding(issued(1601)))), Reason::InstanceSuspended);
+    for instance in [State::InProgress, State::Failed, State::Ambiguous(String::new(), String::new())] {
+        world.instance = instance;
+        assert_eq!(world.decide(&binding(issued(1601))), Step::Keep(at(1601)));
+    }
+}
+
+#[test]
+fn a_stalled_binding_rests_until_it_is_collected() {
+    let stalled = binding(
+        json!({"status": {"conditions": [{"type": "Stalled", "status": "True", "reason": "LimitReached",
+        "message": "", "lastTransitionTime": at(1000)}]}}),
+    );
+    let mut world = World::default();
+    assert_eq!(world.decide(&stalled), Step::Rest(Some(at(1600))));
+    world.now = at(1600);
+    assert_eq!(world.decide(&stalled), Step::Delete(Reason::Expired));
+}
+
+#[test]
+fn removal_goes_where_the_access_is() {
+    let mut world = World::default();
+    let gone = deleting(issued(1601));
+    assert_eq!(world.decide(&gone), Step::Remove(Removal::Revoke(target("r"))));
+    world.instance = State::Suspended(target("r"));
+    assert_eq!(world.decide(&gone), Step::Remove(Removal::Revoke(target("r"))));
+    world.touched = false;
+    assert_eq!(world.decide(&gone), Step::Remove(Removal::Nothing));
+    assert_eq!(world.decide(&deleting(json!({"metadata": {"finalizers": ["other/one"]}}))), Step::Rest(None));
+}
+
+#[test]
+fn what_cant_be_reached_is_retried_or_given_up() {
+    let gone = deleting(issued(1601));
+    let no_kubeconfig = Target { kubeconfig: None, ..target("r") };
+    for (instance, expected) in [
+        (State::Ready(no_kubeconfig.clone()), Removal::Later(Reason::ClusterUnreachable)),
+        (State::Suspended(no_kubeconfig), Removal::GiveUp(GiveUp::ClusterGone)),
+        (State::Unknown, Removal::GiveUp(GiveUp::ClusterGone)),
+        (State::InProgress, Removal::Later(Reason::ClusterUnreachable)),
+        (State::Ambiguous(String::new(), String::new()), Removal::Later(Reason::InstanceAmbiguous)),
+    ] {
+        let world = World { instance, ..World::default() };
+        assert_eq!(world.decide(&gone), Step::Remove(expected));
+    }
+    let forget = json!({"metadata": {"annotations": {"bindings.kyma-project.io/forget": "true"}}});
+    let world = World::default();
+    assert_eq!(world.decide(&deleting(forget)), Step::Remove(Removal::GiveUp(GiveUp::Forgotten)));
+}

@@ -1,0 +1,63 @@
+//! Numbers of bindings, counted from the store at each scrape, so that they are never stale.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use kube::runtime::reflector::Store;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use crate::api::binding::KymaBinding;
+use crate::api::conditions::Phase;
+
+/// Collects from the controller's store.
+pub struct Gauges {
+    store: Store<KymaBinding>,
+}
+
+impl std::fmt::Debug for Gauges {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gauges")
+    }
+}
+
+impl Gauges {
+    /// Gauges of that store.
+    #[must_use]
+    pub fn new(store: Store<KymaBinding>) -> Self {
+        Self { store }
+    }
+}
+
+impl Collector for Gauges {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let now = Timestamp::now();
+        let mut phases: HashMap<Phase, i64> = HashMap::new();
+        let mut overdue = 0;
+        for binding in self.store.state() {
+            let phase = binding.status.as_ref().and_then(|s| s.phase);
+            let phase =
+                if binding.is_deleting() { Phase::Terminating } else { phase.unwrap_or(Phase::Pending) };
+            *phases.entry(phase).or_default() += 1;
+            if let Some(expired) = binding.expires_at().filter(|t| *t < now) {
+                overdue = overdue.max(now.as_second() - expired.as_second());
+            }
+        }
+        let mut family =
+            encoder.encode_descriptor("bindings", "Bindings by phase", None, MetricType::Gauge)?;
+        for phase in Phase::ALL {
+            let count = ConstGauge::new(phases.get(phase).copied().unwrap_or(0));
+            count.encode(family.encode_family(&[("phase", phase.as_str())])?)?;
+        }
+        let help = "Age of the oldest binding whose time is over and which is not removed yet";
+        let oldest = ConstGauge::new(overdue);
+        oldest.encode(encoder.encode_descriptor(
+            "oldest_expired_uncleaned_seconds",
+            help,
+            None,
+            MetricType::Gauge,
+        )?)
+    }
+}

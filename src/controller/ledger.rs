@@ -1,0 +1,247 @@
+//! What the controller remembers of each binding beside the object itself.
+//!
+//! Fed by the watch before any reconcile sees the event, so that what it says is never behind the
+//! store. Everything in it can be found again after a restart; what is remembered only saves calls,
+//! except the seats of bindings that were accepted a moment ago and whose status is still to come.
+
+use std::collections::{HashMap, HashSet};
+
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+use kube::runtime::watcher::Event;
+
+use super::backoff::Backoff;
+use super::limit::{self, Seat};
+use crate::api::binding::KymaBinding;
+use crate::api::conditions::Kind;
+use crate::managed::Uids;
+
+/// What is remembered of one binding.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// The instance it is for.
+    pub instance: String,
+    seat: Option<Seat>,
+    /// Whether something of it may exist in a managed cluster or as a Secret. False only for
+    /// what was born under our eyes and not made yet.
+    pub touched: bool,
+    /// Resource version of our latest write; an object older than that is an echo from before.
+    written: u64,
+    /// UIDs in the managed cluster, where we made them.
+    pub uids: Uids,
+    /// Failures in a row.
+    pub backoff: Backoff,
+}
+
+/// The memory of all bindings.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    entries: HashMap<String, Entry>,
+    by_instance: HashMap<String, HashSet<String>>,
+    /// UIDs of the list that is being received, if one is.
+    listing: Option<HashSet<String>>,
+    listed: bool,
+}
+
+impl Ledger {
+    /// Takes in one event of the watch.
+    pub fn observe(&mut self, event: &Event<KymaBinding>) {
+        match event {
+            Event::Init => self.listing = Some(HashSet::new()),
+            Event::InitApply(binding) => {
+                let uid = binding.uid().unwrap_or_default();
+                self.record(&uid, binding, true);
+                if let Some(listing) = &mut self.listing {
+                    listing.insert(uid);
+                }
+            }
+            Event::InitDone => {
+                self.listed = true;
+                let listed = self.listing.take().unwrap_or_default();
+                let gone: Vec<_> =
+                    self.entries.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
+                for uid in gone {
+                    self.drop_entry(&uid);
+                }
+            }
+            Event::Apply(binding) => {
+                // Born under our eyes: whatever is made of it, we shall have made.
+                let history_unknown = !self.listed;
+                self.record(&binding.uid().unwrap_or_default(), binding, history_unknown);
+            }
+            Event::Delete(binding) => self.drop_entry(&binding.uid().unwrap_or_default()),
+        }
+    }
+
+    fn record(&mut self, uid: &str, binding: &KymaBinding, touched: bool) {
+        if !self.entries.contains_key(uid) {
+            let entry = Entry {
+                name: binding.name_any(),
+                instance: binding.spec.instance_id.clone(),
+                seat: None,
+                touched,
+                written: 0,
+                uids: Uids::default(),
+                backoff: Backoff::default(),
+            };
+            self.by_instance.entry(entry.instance.clone()).or_default().insert(uid.to_owned());
+            self.entries.insert(uid.to_owned(), entry);
+        }
+        if binding.is(Kind::Accepted)
+            && let Some(entry) = self.entries.get_mut(uid)
+        {
+            entry.seat = Some(binding.expires_at());
+        }
+    }
+
+    fn drop_entry(&mut self, uid: &str) {
+        if let Some(entry) = self.entries.remove(uid)
+            && let Some(uids) = self.by_instance.get_mut(&entry.instance)
+        {
+            uids.remove(uid);
+            if uids.is_empty() {
+                self.by_instance.remove(&entry.instance);
+            }
+        }
+    }
+
+    /// What is remembered of a binding; nothing of one that is gone.
+    #[must_use]
+    pub fn entry(&self, uid: &str) -> Option<&Entry> {
+        self.entries.get(uid)
+    }
+
+    /// Changes what is remembered of a binding, if it still exists.
+    pub fn update(&mut self, uid: &str, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.entries.get_mut(uid) {
+            change(entry);
+        }
+    }
+
+    /// Names of all bindings of an instance.
+    #[must_use]
+    pub fn names_of(&self, instance: &str) -> Vec<String> {
+        let uids = self.by_instance.get(instance).into_iter().flatten();
+        uids.filter_map(|uid| Some(self.entries.get(uid)?.name.clone())).collect()
+    }
+
+    /// Gives a binding a seat at its instance's table of `max`, or refuses. One that has a seat
+    /// keeps it. Decision and seat are one step under one lock, so two can't take the last place.
+    pub fn admit(&mut self, uid: &str, max: usize, now: Timestamp) -> bool {
+        let Some(entry) = self.entries.get(uid) else { return false };
+        if entry.seat.is_some() {
+            return true;
+        }
+        let others = self.by_instance.get(&entry.instance).into_iter().flatten();
+        let seats = others.filter_map(|other| self.entries.get(other)?.seat);
+        let admitted = limit::admits(seats, max, now);
+        if admitted {
+            self.update(uid, |entry| entry.seat = Some(None));
+        }
+        admitted
+    }
+
+    /// Takes the seat back from a binding that failed for good.
+    pub fn release(&mut self, uid: &str) {
+        self.update(uid, |entry| entry.seat = None);
+    }
+
+    /// Remembers that we wrote a binding.
+    pub fn wrote(&mut self, uid: &str, binding: &KymaBinding) {
+        let written = version(binding);
+        self.update(uid, |entry| entry.written = entry.written.max(written));
+    }
+
+    /// Whether the object is from before our latest write. Resource versions of one resource
+    /// compare as numbers (KEP-5504).
+    #[must_use]
+    pub fn is_echo(&self, uid: &str, binding: &KymaBinding) -> bool {
+        self.entries.get(uid).is_some_and(|entry| version(binding) < entry.written)
+    }
+}
+
+fn version(binding: &KymaBinding) -> u64 {
+    binding.resource_version().and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn binding(uid: &str, version: u64, accepted: bool, expires: Option<&str>) -> KymaBinding {
+        let accepted = json!([{"type": "Accepted", "status": if accepted { "True" } else { "False" },
+            "reason": "x", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+        serde_json::from_value(json!({
+            "apiVersion": "bindings.kyma-project.io/v1alpha1", "kind": "KymaBinding",
+            "metadata": {"name": format!("n-{uid}"), "uid": uid, "resourceVersion": version.to_string()},
+            "spec": {"instanceId": "i"},
+            "status": {"conditions": accepted, "expiresAt": expires},
+        }))
+        .unwrap()
+    }
+
+    fn listed(bindings: Vec<KymaBinding>) -> Ledger {
+        let mut ledger = Ledger::default();
+        ledger.observe(&Event::Init);
+        for binding in bindings {
+            ledger.observe(&Event::InitApply(binding));
+        }
+        ledger.observe(&Event::InitDone);
+        ledger
+    }
+
+    fn now() -> Timestamp {
+        "2026-06-01T00:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn seats_are_exact_and_kept() {
+        let mut ledger = listed(vec![
+            binding("a", 1, true, Some("2026-06-01T00:00:01Z")),
+            binding("over", 1, true, Some("2026-06-01T00:00:00Z")),
+        ]);
+        for uid in ["b", "c"] {
+            ledger.observe(&Event::Apply(binding(uid, 2, false, None)));
+        }
+        assert!(ledger.admit("b", 2, now()));
+        assert!(ledger.admit("b", 2, now()), "a seat is kept");
+        assert!(!ledger.admit("c", 2, now()));
+        ledger.release("b");
+        assert!(ledger.admit("c", 2, now()));
+        ledger.observe(&Event::Delete(binding("c", 3, false, None)));
+        assert!(ledger.admit("b", 2, now()));
+        assert!(!ledger.admit("gone", 2, now()));
+    }
+
+    #[test]
+    fn a_relist_frees_the_seats_of_what_is_gone() {
+        let mut ledger = listed(vec![binding("a", 1, true, None), binding("b", 1, false, None)]);
+        assert!(!ledger.admit("b", 1, now()));
+        ledger.observe(&Event::Init);
+        ledger.observe(&Event::InitApply(binding("b", 1, false, None)));
+        ledger.observe(&Event::InitDone);
+        assert!(ledger.admit("b", 1, now()));
+        assert_eq!(ledger.names_of("i"), ["n-b"]);
+    }
+
+    #[test]
+    fn only_what_is_born_under_our_eyes_is_untouched() {
+        let mut ledger = listed(vec![binding("old", 1, false, None)]);
+        ledger.observe(&Event::Apply(binding("new", 2, false, None)));
+        ledger.observe(&Event::Apply(binding("old", 3, false, None)));
+        assert!(ledger.entry("old").unwrap().touched);
+        assert!(!ledger.entry("new").unwrap().touched);
+    }
+
+    #[test]
+    fn an_object_from_before_our_write_is_an_echo() {
+        let mut ledger = listed(vec![binding("a", 9, false, None)]);
+        ledger.wrote("a", &binding("a", 10, false, None));
+        assert!(ledger.is_echo("a", &binding("a", 9, false, None)));
+        assert!(!ledger.is_echo("a", &binding("a", 10, false, None)));
+    }
+}

@@ -1,0 +1,196 @@
+//! The controller: it alone decides and makes. Fetch, decide, apply, write the status.
+
+pub mod apply;
+pub mod backoff;
+pub mod context;
+pub mod decide;
+pub mod gauges;
+pub mod ledger;
+pub mod limit;
+pub mod plane;
+pub mod reconcile;
+pub mod secrets;
+pub mod status;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::controller::{Action, Config, applier};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::watcher::{self, watcher};
+use kube::{Api, Client, ResourceExt as _};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::api::binding::KymaBinding;
+use crate::api::names::{MANAGED_BY, MANAGED_BY_VALUE};
+use crate::instances::Instances;
+use crate::managed::clients::Deadlines;
+use crate::managed::{Clients, ControlPlane};
+use crate::telemetry::metrics::Metrics;
+use context::{Context, Settings};
+use ledger::Ledger;
+use plane::Plane;
+use reconcile::Error;
+use secrets::Secrets;
+
+/// Why the controller ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    /// It does not know in which control plane it is.
+    #[error(
+        "cannot read namespace kube-system, whose UID identifies this control plane; get on it must be allowed"
+    )]
+    Identify(#[source] kube::Error),
+    /// A watch ended, which it never should.
+    #[error("the controller's stream of events ended")]
+    Ended,
+}
+
+/// A controller that is set up but does not run yet.
+pub struct BindingController {
+    client: Client,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    instances: Arc<Instances>,
+    changes: mpsc::Receiver<String>,
+    secrets: Arc<Secrets>,
+    store: Store<KymaBinding>,
+    writer: reflector::store::Writer<KymaBinding>,
+    started: Arc<AtomicBool>,
+}
+
+impl BindingController {
+    /// Sets up; nothing is read or written before [`Self::run`].
+    #[must_use]
+    pub fn new(client: Client, settings: Settings, metrics: Arc<Metrics>) -> Self {
+        let (instances, changes) = Instances::new();
+        let (store, writer) = reflector::store();
+        Self {
+            client,
+            settings,
+            metrics,
+            instances: Arc::new(instances),
+            changes,
+            secrets: Arc::default(),
+            store,
+            writer,
+            started: Arc::default(),
+        }
+    }
+
+    /// The bindings as the controller's watch has them.
+    #[must_use]
+    pub fn store(&self) -> Store<KymaBinding> {
+        self.store.clone()
+    }
+
+    /// What readiness depends on, by name.
+    #[must_use]
+    pub fn readiness(&self) -> Vec<(&'static str, Box<dyn Fn() -> bool + Send + Sync>)> {
+        let (instances, secrets, started) =
+            (self.instances.clone(), self.secrets.clone(), self.started.clone());
+        vec![
+            ("instances", Box::new(move || instances.is_synced())),
+            ("binding Secrets", Box::new(move || secrets.is_synced())),
+            ("controller", Box::new(move || started.load(Ordering::Relaxed))),
+        ]
+    }
+
+    /// Reconciles until it fails; a process without a controller should not go on.
+    ///
+    /// # Errors
+    /// When the control plane can't be identified, or a stream ends.
+    pub async fn run(self) -> Result<(), ControllerError> {
+        let Self { client, settings, metrics, instances, changes, secrets, store, writer, started } = self;
+        let control_plane = identify(&client, &settings.namespace).await?;
+        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        let bindings: Api<KymaBinding> = Api::namespaced(client.clone(), &settings.namespace);
+        let ours: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), &settings.namespace);
+        let label = format!("{MANAGED_BY}={MANAGED_BY_VALUE}");
+        let secret_events = watcher(ours, watcher::Config::default().labels(&label)).default_backoff();
+        let reporter = Reporter { controller: MANAGED_BY_VALUE.into(), instance: None };
+        let context = Arc::new(Context {
+            control_plane,
+            plane: Plane::new(client.clone(), &settings.namespace),
+            store: store.clone(),
+            ledger: ledger.clone(),
+            secrets: secrets.clone(),
+            instances: instances.clone(),
+            clients: Clients::new(client.clone(), &settings.instance_namespace, Deadlines::default()),
+            recorder: Recorder::new(client.clone(), reporter),
+            metrics: metrics.clone(),
+            settings,
+        });
+        // The ledger takes in every event before the store shows it to a reconcile.
+        let remember = ledger.clone();
+        let events = watcher(bindings, watcher::Config::default())
+            .default_backoff()
+            .modify(|binding| binding.managed_fields_mut().clear())
+            .inspect_ok(move |event| remember.lock().observe(event))
+            .reflect(writer)
+            .touched_objects();
+        let namespace = context.settings.namespace.clone();
+        let touched_by_instance = ReceiverStream::new(changes).flat_map(move |instance| {
+            let names = ledger.lock().names_of(&instance);
+            let namespace = namespace.clone();
+            futures::stream::iter(names).map(move |name| ObjectRef::new(&name).within(&namespace))
+        });
+        let rounds = async {
+            // What doesn't know all instances and Secrets would take them for gone.
+            while !(instances.is_synced() && secrets.is_synced()) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            started.store(true, Ordering::Relaxed);
+            let queue = futures::stream::select(
+                events.map_ok(|binding| ObjectRef::from_obj(&binding)),
+                touched_by_instance.map(Ok),
+            );
+            // No bound on concurrency: a slow cluster must not keep the others waiting, and what
+            // each round may use is bounded where it uses it.
+            applier(
+                move |binding, ctx| guarded(binding, ctx, metrics.clone()).boxed(),
+                |binding, error, ctx: Arc<Context>| reconcile::after_error(&binding, error, &ctx),
+                context.clone(),
+                store,
+                queue,
+                Config::default(),
+            )
+            .for_each(|_| std::future::ready(()))
+            .await;
+        };
+        tokio::select! {
+            () = rounds => {}
+            () = instances.run(client.clone(), &context.settings.instance_namespace) => {}
+            () = secrets.follow(secret_events) => {}
+        }
+        Err(ControllerError::Ended)
+    }
+}
+
+/// Runs a round as a task of its own: a panic ends the task, not the stream that all live on.
+async fn guarded(
+    binding: Arc<KymaBinding>,
+    ctx: Arc<Context>,
+    metrics: Arc<Metrics>,
+) -> Result<Action, Error> {
+    let began = Instant::now();
+    let task = AbortOnDropHandle::new(tokio::spawn(reconcile::reconcile(binding, ctx)));
+    let result = task.await.unwrap_or(Err(Error::Panicked));
+    metrics.reconciled(result.is_ok(), began.elapsed());
+    result
+}
+
+async fn identify(client: &Client, namespace: &str) -> Result<ControlPlane, ControllerError> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let system = namespaces.get_metadata("kube-system").await.map_err(ControllerError::Identify)?;
+    Ok(ControlPlane { id: system.uid().unwrap_or_default(), namespace: namespace.to_owned() })
+}

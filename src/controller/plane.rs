@@ -1,0 +1,192 @@
+//! Writes to the control plane, bounded in time and number. Each is conditional: on the resource
+//! version for what was decided, on the UID for what is deleted.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Client, ResourceExt as _};
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use crate::api::binding::{KymaBinding, KymaBindingStatus};
+use crate::api::names::FINALIZER;
+
+/// Longest wait for one answer of the control plane.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Most calls under way at once: HTTP/1.1 takes a connection for each.
+const MAX_CALLS: usize = 64;
+
+/// Why a call to the control plane failed. The server's text stays in the source and is not shown.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaneError {
+    /// Somebody else wrote the object first; what was decided may no longer be right.
+    #[error("cannot {0}: the object has changed meanwhile")]
+    Changed(&'static str),
+    /// The object is gone.
+    #[error("cannot {0}: the object is gone")]
+    Gone(&'static str),
+    /// An object of that name exists.
+    #[error("cannot {0}: an object of that name exists")]
+    Exists(&'static str),
+    /// The API server refused.
+    #[error("cannot {action}: the control plane answered HTTP {code}")]
+    Refused {
+        /// What was tried.
+        action: &'static str,
+        /// The HTTP status.
+        code: u16,
+    },
+    /// The API server did not answer, in time or at all.
+    #[error("cannot {0}: the control plane did not answer")]
+    NoAnswer(&'static str),
+}
+
+/// The control plane's objects that the controller writes.
+pub struct Plane {
+    bindings: Api<KymaBinding>,
+    secrets: Api<Secret>,
+    calls: Semaphore,
+}
+
+impl Plane {
+    /// Writes in `namespace`.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str) -> Self {
+        Self {
+            bindings: Api::namespaced(client.clone(), namespace),
+            secrets: Api::namespaced(client, namespace),
+            calls: Semaphore::new(MAX_CALLS),
+        }
+    }
+
+    /// Writes the status of the object as it was seen.
+    ///
+    /// # Errors
+    /// [`PlaneError::Changed`] when the object is no longer what it was.
+    pub async fn write_status(
+        &self,
+        binding: &KymaBinding,
+        status: KymaBindingStatus,
+    ) -> Result<KymaBinding, PlaneError> {
+        let mut object = binding.clone();
+        object.status = Some(status);
+        let name = binding.name_any();
+        self.call("write the status", self.bindings.replace_status(&name, &PostParams::default(), &object))
+            .await
+    }
+
+    /// Puts our finalizer on the object as it was seen.
+    ///
+    /// # Errors
+    /// [`PlaneError::Changed`] when the object is no longer what it was.
+    pub async fn add_finalizer(&self, binding: &KymaBinding) -> Result<KymaBinding, PlaneError> {
+        let finalizers: Vec<_> = binding.finalizers().iter().map(String::as_str).chain([FINALIZER]).collect();
+        self.set_finalizers("add the finalizer", binding, &finalizers).await
+    }
+
+    /// Takes our finalizer off the object as it was seen; one that is gone already is as good.
+    ///
+    /// # Errors
+    /// [`PlaneError::Changed`] when the object is no longer what it was.
+    pub async fn remove_finalizer(&self, binding: &KymaBinding) -> Result<(), PlaneError> {
+        let finalizers: Vec<_> =
+            binding.finalizers().iter().map(String::as_str).filter(|f| *f != FINALIZER).collect();
+        match self.set_finalizers("remove the finalizer", binding, &finalizers).await {
+            Ok(_) | Err(PlaneError::Gone(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn set_finalizers(
+        &self,
+        action: &'static str,
+        binding: &KymaBinding,
+        finalizers: &[&str],
+    ) -> Result<KymaBinding, PlaneError> {
+        let patch =
+            json!({"metadata": {"resourceVersion": binding.resource_version(), "finalizers": finalizers}});
+        let name = binding.name_any();
+        self.call(action, self.bindings.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))).await
+    }
+
+    /// Asks for the deletion of a binding; one that is gone already is as good.
+    ///
+    /// # Errors
+    /// When the control plane refuses or doesn't answer.
+    pub async fn delete_binding(&self, binding: &KymaBinding) -> Result<(), PlaneError> {
+        let uid = binding.uid().unwrap_or_default();
+        let name = binding.name_any();
+        let params = with_uid(uid);
+        match self.call("delete the binding", self.bindings.delete(&name, &params)).await {
+            // A conflict says that the name belongs to another binding now.
+            Ok(_) | Err(PlaneError::Gone(_) | PlaneError::Changed(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The binding as it is now, past all caches.
+    ///
+    /// # Errors
+    /// When the control plane refuses or doesn't answer.
+    pub async fn binding(&self, name: &str) -> Result<Option<KymaBinding>, PlaneError> {
+        self.call("read the binding", self.bindings.get_opt(name)).await
+    }
+
+    /// Creates a Secret.
+    ///
+    /// # Errors
+    /// [`PlaneError::Exists`] when there is one of that name.
+    pub async fn create_secret(&self, secret: &Secret) -> Result<(), PlaneError> {
+        self.call("create the Secret", self.secrets.create(&PostParams::default(), secret)).await?;
+        Ok(())
+    }
+
+    /// Metadata of a Secret.
+    ///
+    /// # Errors
+    /// When the control plane refuses or doesn't answer.
+    pub async fn find_secret(&self, name: &str) -> Result<Option<ObjectMeta>, PlaneError> {
+        let found = self.call("read the Secret", self.secrets.get_metadata_opt(name)).await?;
+        Ok(found.map(|f| f.metadata))
+    }
+
+    /// Deletes the Secret with that UID; one that is gone already is as good.
+    ///
+    /// # Errors
+    /// [`PlaneError::Changed`] when the name belongs to another Secret now.
+    pub async fn delete_secret(&self, name: &str, uid: &str) -> Result<(), PlaneError> {
+        let params = with_uid(uid.to_owned());
+        match self.call("delete the Secret", self.secrets.delete(name, &params)).await {
+            Ok(_) | Err(PlaneError::Gone(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn call<T>(
+        &self,
+        action: &'static str,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, PlaneError> {
+        let bounded = async {
+            // The semaphore is never closed.
+            let _permit = self.calls.acquire().await;
+            call.await
+        };
+        match tokio::time::timeout(DEADLINE, bounded).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(kube::Error::Api(status))) => Err(match (status.code, status.reason.as_str()) {
+                (404, _) => PlaneError::Gone(action),
+                (409, "AlreadyExists") => PlaneError::Exists(action),
+                (409, _) => PlaneError::Changed(action),
+                (code, _) => PlaneError::Refused { action, code },
+            }),
+            Ok(Err(_)) | Err(_) => Err(PlaneError::NoAnswer(action)),
+        }
+    }
+}
+
+fn with_uid(uid: String) -> DeleteParams {
+    DeleteParams::background().preconditions(Preconditions { uid: Some(uid), resource_version: None })
+}

@@ -1,0 +1,274 @@
+//! One round for one binding: gather the facts, decide, act, write the status.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+use kube::runtime::controller::Action;
+
+use super::apply::{self, Made, Revoked};
+use super::context::{Context, reason};
+use super::decide::{self, Facts, GiveUp, Removal, Step};
+use super::plane::PlaneError;
+use super::status::{self, Outcome};
+use crate::api::binding::KymaBinding;
+use crate::api::conditions::Reason;
+use crate::api::names::NameError;
+use crate::instances::state::{State, Target};
+use crate::managed::{Failure, Owner};
+
+/// Why a round ended early. The next one begins where it stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The control plane did not do what was needed.
+    #[error(transparent)]
+    Plane(#[from] PlaneError),
+    /// The object's name can't name other objects.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A defect of ours.
+    #[error("a reconcile panicked")]
+    Panicked,
+}
+
+struct Round<'a> {
+    ctx: &'a Context,
+    binding: &'a KymaBinding,
+    owner: Owner,
+    now: Timestamp,
+    /// What a try depends on beside the object: when it changes, a try is worth it at once.
+    with: String,
+    ends: Option<Timestamp>,
+}
+
+/// Brings one binding a step further.
+///
+/// # Errors
+/// When the control plane fails; a failing managed cluster is a condition, not an error.
+pub async fn reconcile(binding: Arc<KymaBinding>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let owner = ctx.owner(&binding)?;
+    let now = Timestamp::now();
+    let instance = ctx.instances.state(&binding.spec.instance_id);
+    let with = circumstances(&binding, &instance);
+    let touched = {
+        let ledger = ctx.ledger.lock();
+        // The watch will bring what we wrote, or has just brought the deletion.
+        let Some(entry) = ledger.entry(&owner.uid) else { return Ok(Action::await_change()) };
+        if ledger.is_echo(&owner.uid, &binding) {
+            return Ok(Action::await_change());
+        }
+        if let Some(wait) = entry.backoff.remaining(&with, now) {
+            return Ok(Action::requeue(wait));
+        }
+        entry.touched
+    };
+    let facts = Facts {
+        binding: &binding,
+        instance: &instance,
+        secret_created: ctx.secrets.get(&owner.binding.object_name(), &owner.uid).and_then(|s| s.created),
+        touched,
+        bindable: &ctx.settings.bindable_plans,
+        now,
+    };
+    let step = decide::decide(&facts);
+    let round = Round { ctx: &ctx, binding: &binding, owner, now, with, ends: decide::end(&facts) };
+    match step {
+        Step::Rest(until) => Ok(round.rest(until)),
+        Step::AddFinalizer => round.add_finalizer().await,
+        Step::Delete(why) => round.delete(why).await,
+        Step::Remove(removal) => round.remove(removal).await,
+        Step::Hold(why, message) => round.settle(Outcome::Held(why, message)).await,
+        Step::Reject(why, message) => round.reject(why, message, &instance).await,
+        Step::Make(target) => round.make(&target).await,
+        Step::Keep(_) => round.settle(Outcome::StillIssued).await,
+    }
+}
+
+fn circumstances(binding: &KymaBinding, instance: &State) -> String {
+    let (State::Ready(target) | State::Suspended(target)) = instance else {
+        return format!("{}/{instance:?}", binding.is_deleting());
+    };
+    let edition = target.kubeconfig.as_ref().map_or("", |k| &k.resource_version);
+    format!("{}/{}/{edition}", binding.is_deleting(), binding.is_forgotten())
+}
+
+impl Round<'_> {
+    fn rest(&self, until: Option<Timestamp>) -> Action {
+        let Some(until) = until else { return Action::await_change() };
+        Action::requeue(until.duration_since(self.now).try_into().unwrap_or(Duration::ZERO))
+    }
+
+    async fn add_finalizer(&self) -> Result<Action, Error> {
+        let written = self.ctx.plane.add_finalizer(self.binding).await?;
+        self.ctx.ledger.lock().wrote(&self.owner.uid, &written);
+        // The watch brings the object with its finalizer on.
+        Ok(Action::await_change())
+    }
+
+    async fn delete(&self, why: Reason) -> Result<Action, Error> {
+        self.ctx.plane.delete_binding(self.binding).await?;
+        tracing::info!(
+            binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id,
+            reason = why.as_str(), "binding has ended"
+        );
+        Ok(Action::await_change())
+    }
+
+    async fn make(&self, target: &Target) -> Result<Action, Error> {
+        let max = self.ctx.settings.max_bindings;
+        if !self.ctx.ledger.lock().admit(&self.owner.uid, max, self.now) {
+            self.ctx.metrics.limit_rejection();
+            let message = format!("maximum number of non expired bindings reached: {max}");
+            return self.reject(Reason::LimitReached, message, &State::Ready(target.clone())).await;
+        }
+        match apply::make(self.ctx, self.binding, &self.owner, target).await? {
+            Made::Issued(issue) => {
+                let until = self.rest(Some(issue.expires_at));
+                self.settle(Outcome::Issued(issue)).await?;
+                tracing::info!(
+                    binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id, "kubeconfig issued"
+                );
+                Ok(until)
+            }
+            Made::Failed(failure) => self.fail(target, &failure).await,
+            Made::ClusterReplaced => self.delete(Reason::ClusterReplaced).await,
+            Made::Overtaken => Ok(Action::requeue(Duration::from_secs(1))),
+        }
+    }
+
+    /// A managed cluster failed: what it may hold is removed where that is due, then it is said.
+    async fn fail(&self, target: &Target, failure: &Failure) -> Result<Action, Error> {
+        let foreign = matches!(failure, Failure::Foreign { .. });
+        if foreign || matches!(failure, Failure::Token(_)) {
+            if let Some(kubeconfig) = &target.kubeconfig
+                && let Revoked::Failed(failure) =
+                    apply::revoke(self.ctx, self.binding, &self.owner, kubeconfig).await
+            {
+                return self.retry(Outcome::Failing(reason(&failure), failure.to_string())).await;
+            }
+        }
+        let (why, message) = (reason(failure), failure.to_string());
+        if !foreign {
+            return self.retry(Outcome::Failing(why, message)).await;
+        }
+        self.ctx.ledger.lock().release(&self.owner.uid);
+        self.ctx.warn(self.binding, "OwnershipConflict", "Bind", message.clone()).await;
+        self.settle(Outcome::Failed(why, message)).await
+    }
+
+    /// Refuses for good. One whose history we don't know may have been half-made by a process
+    /// before us; that is removed first, so that a rejected binding never has anything.
+    async fn reject(&self, why: Reason, message: String, instance: &State) -> Result<Action, Error> {
+        let touched = self.ctx.ledger.lock().entry(&self.owner.uid).is_some_and(|entry| entry.touched);
+        if touched
+            && let State::Ready(Target { kubeconfig: Some(kubeconfig), .. }) = instance
+            && let Revoked::Failed(failure) =
+                apply::revoke(self.ctx, self.binding, &self.owner, kubeconfig).await
+        {
+            return self.retry(Outcome::Held(reason(&failure), failure.to_string())).await;
+        }
+        tracing::info!(
+            binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id,
+            reason = why.as_str(), "binding rejected"
+        );
+        self.settle(Outcome::Rejected(why, message)).await
+    }
+
+    async fn remove(&self, removal: Removal) -> Result<Action, Error> {
+        match removal {
+            Removal::Nothing => {}
+            Removal::Later(why) => {
+                let message = "the managed cluster can't be reached for the moment, so what was made in it is not removed yet";
+                return self.retry(Outcome::Removing(why, message.to_owned())).await;
+            }
+            Removal::GiveUp(why) => {
+                self.give_up(why).await;
+                apply::delete_secret(self.ctx, &self.owner).await?;
+            }
+            Removal::Revoke(target) => {
+                let Some(kubeconfig) = &target.kubeconfig else { return Ok(Action::await_change()) };
+                let (revoked, deleted) = futures::join!(
+                    apply::revoke(self.ctx, self.binding, &self.owner, kubeconfig),
+                    apply::delete_secret(self.ctx, &self.owner),
+                );
+                deleted?;
+                match revoked {
+                    Revoked::Gone => {}
+                    Revoked::ClusterReplaced => self.give_up(GiveUp::ClusterReplaced).await,
+                    Revoked::Failed(failure) => {
+                        let message = format!("{failure}; what was made for this binding is not removed yet");
+                        self.ctx.warn(self.binding, "CleanupFailed", "Unbind", message.clone()).await;
+                        return self.retry(Outcome::Removing(reason(&failure), message)).await;
+                    }
+                }
+            }
+        }
+        self.ctx.plane.remove_finalizer(self.binding).await?;
+        tracing::info!(binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id, "binding removed");
+        Ok(Action::await_change())
+    }
+
+    async fn give_up(&self, why: GiveUp) {
+        let note = match why {
+            GiveUp::Forgotten => "the managed cluster was left as it is, as the forget annotation says",
+            GiveUp::ClusterGone => {
+                "the managed cluster's kubeconfig is gone and the cluster is going: nobody can revoke there"
+            }
+            GiveUp::ClusterReplaced => {
+                "the instance has another managed cluster now: the one of this binding is gone"
+            }
+        };
+        tracing::warn!(binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id, "{note}");
+        self.ctx.warn(self.binding, "CleanupAbandoned", "Unbind", note.to_owned()).await;
+    }
+
+    /// Writes the outcome if it is news, and rests until the binding ends.
+    async fn settle(&self, outcome: Outcome) -> Result<Action, Error> {
+        self.write(&outcome).await?;
+        self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.backoff.succeed());
+        Ok(self.rest(self.ends))
+    }
+
+    /// Writes the outcome if it is news, and tries again after a wait of this binding's own.
+    async fn retry(&self, outcome: Outcome) -> Result<Action, Error> {
+        // A write that fails must not cost the backoff.
+        let written = self.write(&outcome).await;
+        let mut wait = Duration::ZERO;
+        self.ctx.ledger.lock().update(&self.owner.uid, |entry| {
+            wait = entry.backoff.fail(self.with.clone(), Timestamp::now(), rand::random());
+        });
+        written?;
+        let until_end = self.ends.and_then(|ends| ends.duration_since(self.now).try_into().ok());
+        let wait = if self.binding.is_deleting() { wait } else { wait.min(until_end.unwrap_or(wait)) };
+        Ok(Action::requeue(wait))
+    }
+
+    async fn write(&self, outcome: &Outcome) -> Result<(), Error> {
+        let Some(status) = status::desired(self.binding, outcome, self.now) else { return Ok(()) };
+        let written = self.ctx.plane.write_status(self.binding, status).await?;
+        self.ctx.ledger.lock().wrote(&self.owner.uid, &written);
+        Ok(())
+    }
+}
+
+/// How soon a round that ended early is taken up again.
+#[must_use]
+pub fn after_error(binding: &KymaBinding, error: &Error, ctx: &Context) -> Action {
+    match error {
+        // The watch brings what changed; the wait is only a net.
+        Error::Plane(PlaneError::Changed(_) | PlaneError::Gone(_)) => {
+            tracing::debug!(binding_id = binding.name_any(), %error, "decided on an old version; deciding anew");
+            Action::requeue(Duration::from_secs(1))
+        }
+        Error::Plane(_) | Error::Name(_) | Error::Panicked => {
+            tracing::warn!(binding_id = binding.name_any(), %error, "reconcile failed; trying again");
+            let mut wait = Duration::from_secs(1);
+            let uid = binding.uid().unwrap_or_default();
+            ctx.ledger.lock().update(&uid, |entry| {
+                wait = entry.backoff.fail(String::from("control plane"), Timestamp::now(), rand::random());
+            });
+            Action::requeue(wait)
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Which bindings have their Secret: metadata of the Secrets that we wrote, nothing of their data.
+
+use std::collections::{HashMap, HashSet};
+
+use futures::{Stream, StreamExt as _, pin_mut};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt as _;
+use kube::core::PartialObjectMeta;
+use kube::runtime::watcher::{self, Event};
+use parking_lot::RwLock;
+
+use crate::api::names::BINDING_UID;
+use crate::instances::watch_failure;
+
+/// What is known of one Secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Its UID.
+    pub uid: String,
+    /// UID of the binding that it is marked with.
+    pub binding_uid: String,
+    /// When it was created: a binding's life is counted from there.
+    pub created: Option<Timestamp>,
+}
+
+#[derive(Default)]
+struct Index {
+    seen: HashMap<String, Seen>,
+    listing: HashSet<String>,
+    synced: bool,
+}
+
+/// The Secrets by name.
+#[derive(Default)]
+pub struct Secrets(RwLock<Index>);
+
+impl Secrets {
+    /// The Secret of that name, if there is one that is marked with that binding.
+    #[must_use]
+    pub fn get(&self, name: &str, binding_uid: &str) -> Option<Seen> {
+        let index = self.0.read();
+        index.seen.get(name).filter(|seen| seen.binding_uid == binding_uid).cloned()
+    }
+
+    /// Whether a whole list was seen.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.0.read().synced
+    }
+
+    /// Follows the watch for ever.
+    pub async fn follow(
+        &self,
+        events: impl Stream<Item = watcher::Result<Event<PartialObjectMeta<Secret>>>>,
+    ) {
+        pin_mut!(events);
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => self.take(event),
+                Err(error) => {
+                    tracing::warn!(error = %watch_failure(&error), "watching binding Secrets failed; trying again")
+                }
+            }
+        }
+    }
+
+    fn take(&self, event: Event<PartialObjectMeta<Secret>>) {
+        let mut index = self.0.write();
+        match event {
+            Event::Init => index.listing.clear(),
+            Event::InitApply(secret) => {
+                index.listing.insert(secret.name_any());
+                index.put(&secret);
+            }
+            Event::InitDone => {
+                let listing = std::mem::take(&mut index.listing);
+                index.seen.retain(|name, _| listing.contains(name));
+                index.synced = true;
+            }
+            Event::Apply(secret) => index.put(&secret),
+            Event::Delete(secret) => {
+                index.seen.remove(&secret.name_any());
+            }
+        }
+    }
+}
+
+impl Index {
+    fn put(&mut self, secret: &PartialObjectMeta<Secret>) {
+        let seen = Seen {
+            uid: secret.uid().unwrap_or_default(),
+            binding_uid: secret.labels().get(BINDING_UID).cloned().unwrap_or_default(),
+            created: secret.creation_timestamp().map(|t| t.0),
+        };
+        self.seen.insert(secret.name_any(), seen);
+    }
+}

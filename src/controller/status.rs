@@ -1,0 +1,193 @@
+//! The status that a binding shall have. Pure.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::api::binding::{KymaBinding, KymaBindingStatus, SecretReference};
+use crate::api::conditions::{Kind, Phase, Reason, Say, merge};
+
+/// What became of a binding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The Secret holds a working kubeconfig.
+    Issued(Issue),
+    /// What was issued is still good.
+    StillIssued,
+    /// Refused for now, before it was accepted; what was issued before stays recorded.
+    Held(Reason, String),
+    /// Accepted, but not made yet.
+    Failing(Reason, String),
+    /// Refused for good.
+    Rejected(Reason, String),
+    /// Accepted, then failed for good.
+    Failed(Reason, String),
+    /// Being removed, which has not succeeded yet.
+    Removing(Reason, String),
+}
+
+/// What is recorded of a kubeconfig that was issued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issue {
+    /// When its token ends.
+    pub expires_at: Timestamp,
+    /// The runtime it was made on.
+    pub runtime_id: String,
+    /// UID of the `kube-system` it was made on.
+    pub cluster_id: String,
+    /// The Secret that holds it.
+    pub secret: String,
+}
+
+/// The status for an outcome, and whether it differs from what the object has: only then is it
+/// written, so that a write never triggers itself.
+#[must_use]
+pub fn desired(binding: &KymaBinding, outcome: &Outcome, now: Timestamp) -> Option<KymaBindingStatus> {
+    let before = binding.status.clone().unwrap_or_default();
+    let generation = binding.metadata.generation;
+    let mut status = before.clone();
+    if let Outcome::Issued(issue) = outcome {
+        status.expires_at = Some(Time(issue.expires_at));
+        status.runtime_id = Some(issue.runtime_id.clone());
+        status.cluster_id = Some(issue.cluster_id.clone());
+        status.binding = Some(SecretReference { name: issue.secret.clone() });
+    }
+    status.conditions = merge(&before.conditions, &say(outcome, &status), generation, Time(now));
+    status.phase = Some(phase(binding, outcome, &status, now));
+    status.observed_generation = generation;
+    (status != before).then_some(status)
+}
+
+fn say(outcome: &Outcome, status: &KymaBindingStatus) -> Vec<Say> {
+    let says = |kind, status, reason: &Reason, message: &str| Say {
+        kind,
+        status,
+        reason: *reason,
+        message: message.to_owned(),
+    };
+    let accepted =
+        says(Kind::Accepted, true, &Reason::Accepted, "instance, plan and limit allow this binding");
+    match outcome {
+        Outcome::Issued(_) | Outcome::StillIssued => {
+            let message = format!(
+                "Secret {} holds a kubeconfig that works until {}",
+                status.binding.as_ref().map_or("", |b| &b.name),
+                status.expires_at.as_ref().map(|t| t.0.to_string()).unwrap_or_default(),
+            );
+            vec![accepted, says(Kind::Ready, true, &Reason::Issued, &message)]
+        }
+        Outcome::Held(reason, message) if status.binding.is_some() => {
+            vec![accepted, says(Kind::Ready, false, reason, message)]
+        }
+        Outcome::Held(reason, message) => {
+            vec![says(Kind::Accepted, false, reason, message), says(Kind::Ready, false, reason, message)]
+        }
+        Outcome::Failing(reason, message) | Outcome::Removing(reason, message) => {
+            vec![accepted, says(Kind::Ready, false, reason, message)]
+        }
+        Outcome::Rejected(reason, message) => vec![
+            says(Kind::Accepted, false, reason, message),
+            says(Kind::Ready, false, reason, message),
+            says(Kind::Stalled, true, reason, message),
+        ],
+        Outcome::Failed(reason, message) => vec![
+            accepted,
+            says(Kind::Ready, false, reason, message),
+            says(Kind::Stalled, true, reason, message),
+        ],
+    }
+}
+
+fn phase(binding: &KymaBinding, outcome: &Outcome, status: &KymaBindingStatus, now: Timestamp) -> Phase {
+    match outcome {
+        Outcome::Issued(_) | Outcome::StillIssued => Phase::Ready,
+        Outcome::Held(..) | Outcome::Failing(..) => Phase::Pending,
+        Outcome::Rejected(..) => Phase::Rejected,
+        Outcome::Failed(..) => Phase::Failed,
+        Outcome::Removing(..) => {
+            let over = status.expires_at.as_ref().is_some_and(|t| t.0 <= now);
+            if over || !binding.is_deleting() { Phase::Expired } else { Phase::Terminating }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn binding(status: Option<KymaBindingStatus>) -> KymaBinding {
+        let mut binding: KymaBinding = serde_json::from_value(json!({
+            "apiVersion": "bindings.kyma-project.io/v1alpha1", "kind": "KymaBinding",
+            "metadata": {"name": "b", "generation": 1}, "spec": {"instanceId": "i"},
+        }))
+        .unwrap();
+        binding.status = status;
+        binding
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn issued() -> Outcome {
+        Outcome::Issued(Issue {
+            expires_at: at(600),
+            runtime_id: "r".into(),
+            cluster_id: "c".into(),
+            secret: "kyma-binding-b".into(),
+        })
+    }
+
+    fn word(status: &KymaBindingStatus, kind: Kind) -> Option<(&str, &str)> {
+        let condition = status.conditions.iter().find(|c| c.type_ == kind.as_str())?;
+        Some((&condition.status, &condition.reason))
+    }
+
+    #[test]
+    fn the_same_outcome_is_not_written_twice() {
+        let first = desired(&binding(None), &issued(), at(1)).unwrap();
+        assert_eq!(word(&first, Kind::Ready), Some(("True", "Issued")));
+        assert_eq!(first.conditions[1].observed_generation, Some(1));
+        assert_eq!(desired(&binding(Some(first)), &Outcome::StillIssued, at(2)), None);
+    }
+
+    #[test]
+    fn every_terminal_outcome_is_stalled_and_no_other_is() {
+        let why = || (Reason::LimitReached, "m".to_owned());
+        let of = |outcome| desired(&binding(None), &outcome, at(1)).unwrap();
+        for (outcome, phase) in [
+            (Outcome::Rejected(why().0, why().1), Phase::Rejected),
+            (Outcome::Failed(why().0, why().1), Phase::Failed),
+        ] {
+            let status = of(outcome);
+            assert_eq!(word(&status, Kind::Stalled), Some(("True", "LimitReached")));
+            assert_eq!(status.phase, Some(phase));
+        }
+        for outcome in [issued(), Outcome::Held(why().0, why().1), Outcome::Failing(why().0, why().1)] {
+            assert_eq!(word(&of(outcome), Kind::Stalled), None);
+        }
+    }
+
+    #[test]
+    fn a_suspension_keeps_what_was_issued_and_its_end_brings_it_back() {
+        let ready = desired(&binding(None), &issued(), at(1)).unwrap();
+        let held = Outcome::Held(Reason::InstanceSuspended, "m".into());
+        let held = desired(&binding(Some(ready.clone())), &held, at(2)).unwrap();
+        assert_eq!(word(&held, Kind::Ready), Some(("False", "InstanceSuspended")));
+        assert_eq!(word(&held, Kind::Accepted), Some(("True", "Accepted")));
+        assert_eq!(held.binding, ready.binding);
+        let back = desired(&binding(Some(held)), &Outcome::StillIssued, at(3)).unwrap();
+        assert_eq!(word(&back, Kind::Ready), Some(("True", "Issued")));
+    }
+
+    #[test]
+    fn a_removal_that_fails_says_whether_time_was_up() {
+        let ready = desired(&binding(None), &issued(), at(1)).unwrap();
+        let mut deleted = binding(Some(ready));
+        deleted.metadata.deletion_timestamp = Some(Time(at(2)));
+        let why = Outcome::Removing(Reason::ClusterTimedOut, "m".into());
+        assert_eq!(desired(&deleted, &why, at(2)).unwrap().phase, Some(Phase::Terminating));
+        assert_eq!(desired(&deleted, &why, at(600)).unwrap().phase, Some(Phase::Expired));
+    }
+}

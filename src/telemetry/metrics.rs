@@ -1,0 +1,159 @@
+//! Metrics: few series, none with an id of a binding or an instance in it.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+/// Prefix of all names.
+pub const PREFIX: &str = "kyma_bindings";
+
+/// Upper bounds of the duration histograms, seconds.
+const BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    route: &'static str,
+    method: &'static str,
+    code: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Route {
+    route: &'static str,
+    method: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Cause {
+    reason: &'static str,
+}
+
+/// All counters of the process.
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    requests: Family<Request, Counter>,
+    request_duration: Family<Route, Histogram, fn() -> Histogram>,
+    reconciles: Family<Outcome, Counter>,
+    reconcile_duration: Histogram,
+    limit_rejections: Counter,
+    cluster_errors: Family<Cause, Counter>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let durations: fn() -> Histogram = || Histogram::new(BUCKETS);
+        let metrics = Self {
+            registry: Mutex::new(Registry::with_prefix(PREFIX)),
+            requests: Family::default(),
+            request_duration: Family::new_with_constructor(durations),
+            reconciles: Family::default(),
+            reconcile_duration: Histogram::new(BUCKETS),
+            limit_rejections: Counter::default(),
+            cluster_errors: Family::default(),
+        };
+        {
+            let mut registry = metrics.registry.lock();
+            let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+            registry.register("build", "Version of the software", build);
+            registry.register("http_requests", "Answered HTTP requests", metrics.requests.clone());
+            registry.register(
+                "http_request_duration_seconds",
+                "Time from request to answer",
+                metrics.request_duration.clone(),
+            );
+            registry.register("reconciles", "Reconciles by result", metrics.reconciles.clone());
+            registry.register(
+                "reconcile_duration_seconds",
+                "Time of a reconcile",
+                metrics.reconcile_duration.clone(),
+            );
+            registry.register(
+                "limit_rejections",
+                "Bindings rejected by the limit",
+                metrics.limit_rejections.clone(),
+            );
+            registry.register(
+                "managed_cluster_errors",
+                "Failed calls to managed clusters",
+                metrics.cluster_errors.clone(),
+            );
+        }
+        metrics
+    }
+}
+
+impl Metrics {
+    /// Adds numbers that are counted at each scrape.
+    pub fn collect(&self, collector: impl Collector) {
+        self.registry.lock().register_collector(Box::new(collector));
+    }
+
+    /// An HTTP request was answered.
+    pub fn answered(&self, route: &'static str, method: &'static str, code: u16, took: Duration) {
+        self.requests.get_or_create(&Request { route, method, code }).inc();
+        self.request_duration.get_or_create(&Route { route, method }).observe(took.as_secs_f64());
+    }
+
+    /// A reconcile ended.
+    pub fn reconciled(&self, ok: bool, took: Duration) {
+        let result = if ok { "success" } else { "error" };
+        self.reconciles.get_or_create(&Outcome { result }).inc();
+        self.reconcile_duration.observe(took.as_secs_f64());
+    }
+
+    /// The limit rejected a binding.
+    pub fn limit_rejection(&self) {
+        self.limit_rejections.inc();
+    }
+
+    /// A call to a managed cluster failed.
+    pub fn managed_cluster_error(&self, reason: &'static str) {
+        self.cluster_errors.get_or_create(&Cause { reason }).inc();
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String can't fail.
+        let _ = encode(&mut text, &self.registry.lock());
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_what_dashboards_ask_for() {
+        let metrics = Metrics::default();
+        metrics.answered("service_binding", "PUT", 201, Duration::from_millis(3));
+        metrics.managed_cluster_error("ClusterTimedOut");
+        metrics.limit_rejection();
+        metrics.reconciled(true, Duration::from_millis(3));
+        let text = metrics.render();
+        for line in [
+            r#"kyma_bindings_http_requests_total{route="service_binding",method="PUT",code="201"} 1"#,
+            r#"kyma_bindings_managed_cluster_errors_total{reason="ClusterTimedOut"} 1"#,
+            "kyma_bindings_limit_rejections_total 1",
+            r#"kyma_bindings_reconciles_total{result="success"} 1"#,
+            "kyma_bindings_build_info",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}

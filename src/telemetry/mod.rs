@@ -1,0 +1,5 @@
+//! Logs, metrics and probes.
+
+pub mod admin;
+pub mod logs;
+pub mod metrics;
