@@ -1,8 +1,12 @@
 //! Kubernetes operator that hands out short-lived kubeconfigs for managed Kyma clusters.
 
 pub mod api;
+pub mod broker;
+pub mod config;
 pub mod controller;
 pub mod instances;
 pub mod managed;
+pub mod run;
 pub mod secret;
+mod serve;
 pub mod telemetry;

@@ -1,0 +1,310 @@
+//! The broker's view of the bindings: one shared watch, which every waiting request waits on.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt as _, pin_mut};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, DeleteParams, PostParams, Preconditions};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, ResourceExt as _};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::problem::Problem;
+use crate::api::binding::KymaBinding;
+use crate::api::conditions::{Kind, Reason};
+
+/// Longest wait for one answer of the control plane.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How far a binding is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing decided yet.
+    Pending,
+    /// Its Secret holds a kubeconfig until then.
+    Ready(Timestamp),
+    /// What its conditions say against it.
+    Stopped(Reason, String),
+}
+
+/// The part of a binding that requests are answered from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// UID of the object: a binding deleted and made again has another.
+    pub uid: String,
+    /// Its instance.
+    pub instance: String,
+    /// Its lifetime, seconds.
+    pub seconds: i64,
+    /// When it ends at the latest, as far as is known now.
+    pub ends: Timestamp,
+    /// Whether somebody has asked for its deletion.
+    pub deleting: bool,
+    /// Whether an OSB request created it.
+    pub from_osb: bool,
+    /// How far it is.
+    pub progress: Progress,
+}
+
+impl View {
+    /// What there is to see in an object.
+    #[must_use]
+    pub fn of(binding: &KymaBinding) -> Self {
+        let created = binding.created_at().unwrap_or(Timestamp::MAX);
+        let asked = SignedDuration::from_secs(binding.spec.expiration_seconds);
+        let against = binding.condition(Kind::Ready).filter(|c| c.status == "False");
+        let progress = match (binding.is(Kind::Ready), binding.expires_at(), against) {
+            (true, Some(expires_at), _) => Progress::Ready(expires_at),
+            // A word of a later version than ours is not understood; that is no answer yet.
+            (_, _, Some(c)) => Reason::parse(&c.reason)
+                .map_or(Progress::Pending, |reason| Progress::Stopped(reason, c.message.clone())),
+            _ => Progress::Pending,
+        };
+        Self {
+            uid: binding.uid().unwrap_or_default(),
+            instance: binding.spec.instance_id.clone(),
+            seconds: binding.spec.expiration_seconds,
+            ends: binding
+                .expires_at()
+                .unwrap_or_else(|| created.saturating_add(asked).unwrap_or(Timestamp::MAX)),
+            deleting: binding.is_deleting(),
+            from_osb: binding.is_from_osb(),
+            progress,
+        }
+    }
+}
+
+/// What a waiting request sees.
+pub struct Sight<'a> {
+    /// The binding of that name, if the watch has one.
+    pub view: Option<&'a View>,
+    /// UIDs that went while the request waited.
+    pub gone: &'a HashSet<String>,
+}
+
+#[derive(Default)]
+struct Waiter {
+    notify: Notify,
+    gone: Mutex<HashSet<String>>,
+}
+
+#[derive(Default)]
+struct Index {
+    views: HashMap<String, View>,
+    listing: HashMap<String, View>,
+    synced: bool,
+}
+
+/// The bindings, and the calls that requests make.
+pub struct Bindings {
+    bindings: Api<KymaBinding>,
+    secrets: Api<Secret>,
+    index: RwLock<Index>,
+    waiters: Mutex<HashMap<String, (usize, Arc<Waiter>)>>,
+}
+
+/// Registration of a waiting request; its end is the request's end.
+struct Ticket<'a> {
+    bindings: &'a Bindings,
+    name: &'a str,
+    waiter: Arc<Waiter>,
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        let mut waiters = self.bindings.waiters.lock();
+        if let Some((count, _)) = waiters.get_mut(self.name) {
+            *count -= 1;
+            if *count == 0 {
+                waiters.remove(self.name);
+            }
+        }
+    }
+}
+
+impl Bindings {
+    /// The bindings of `namespace`; [`Self::run`] fills them.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str) -> Self {
+        Self {
+            bindings: Api::namespaced(client.clone(), namespace),
+            secrets: Api::namespaced(client, namespace),
+            index: RwLock::default(),
+            waiters: Mutex::default(),
+        }
+    }
+
+    /// Whether all bindings were seen once.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.index.read().synced
+    }
+
+    /// Watches for ever.
+    pub async fn run(&self) {
+        let events = watcher(self.bindings.clone(), watcher::Config::default()).default_backoff();
+        pin_mut!(events);
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => self.take(event),
+                Err(_) => tracing::warn!("watching KymaBindings failed; trying again"),
+            }
+        }
+    }
+
+    /// The index changes before anybody is woken, so whoever wakes sees the change.
+    fn take(&self, event: Event<KymaBinding>) {
+        match event {
+            Event::Init => self.index.write().listing.clear(),
+            Event::InitApply(binding) => {
+                self.index.write().listing.insert(binding.name_any(), View::of(&binding));
+            }
+            Event::InitDone => {
+                let before = {
+                    let mut index = self.index.write();
+                    index.synced = true;
+                    let listing = std::mem::take(&mut index.listing);
+                    std::mem::replace(&mut index.views, listing)
+                };
+                let index = self.index.read();
+                for (name, (_, waiter)) in self.waiters.lock().iter() {
+                    let now = index.views.get(name).map(|v| &v.uid);
+                    if let Some(old) = before.get(name).filter(|old| Some(&old.uid) != now) {
+                        waiter.gone.lock().insert(old.uid.clone());
+                    }
+                    waiter.notify.notify_waiters();
+                }
+            }
+            Event::Apply(binding) => {
+                let name = binding.name_any();
+                self.index.write().views.insert(name.clone(), View::of(&binding));
+                self.wake(&name, None);
+            }
+            Event::Delete(binding) => {
+                let name = binding.name_any();
+                self.index.write().views.remove(&name);
+                self.wake(&name, binding.uid());
+            }
+        }
+    }
+
+    fn wake(&self, name: &str, gone: Option<String>) {
+        let waiter = self.waiters.lock().get(name).map(|(_, waiter)| waiter.clone());
+        if let Some(waiter) = waiter {
+            waiter.gone.lock().extend(gone);
+            waiter.notify.notify_waiters();
+        }
+    }
+
+    fn ticket<'a>(&'a self, name: &'a str) -> Ticket<'a> {
+        let mut waiters = self.waiters.lock();
+        let (count, waiter) = waiters.entry(name.to_owned()).or_default();
+        *count += 1;
+        let waiter = waiter.clone();
+        Ticket { bindings: self, name, waiter }
+    }
+
+    /// Looks at a binding now and after each of its changes, until `look` has an answer or the
+    /// deadline is there. `begin` runs once all that happens from then on will be seen.
+    ///
+    /// # Errors
+    /// What `begin` fails with.
+    pub async fn watch<B, T>(
+        &self,
+        name: &str,
+        deadline: Instant,
+        begin: impl Future<Output = Result<B, Problem>>,
+        mut look: impl FnMut(&B, Sight<'_>) -> Option<T>,
+    ) -> Result<(B, Option<T>), Problem> {
+        let ticket = self.ticket(name);
+        let begun = begin.await?;
+        loop {
+            let changed = ticket.waiter.notify.notified();
+            let answer = {
+                let index = self.index.read();
+                let gone = ticket.waiter.gone.lock();
+                look(&begun, Sight { view: index.views.get(name), gone: &gone })
+            };
+            if answer.is_some() || tokio::time::timeout_at(deadline, changed).await.is_err() {
+                return Ok((begun, answer));
+            }
+        }
+    }
+
+    /// The binding as the watch has it.
+    #[must_use]
+    pub fn seen(&self, name: &str) -> Option<View> {
+        self.index.read().views.get(name).cloned()
+    }
+
+    /// The binding as the control plane has it: for what the watch may not have seen yet.
+    ///
+    /// # Errors
+    /// When the control plane doesn't answer.
+    pub async fn read(&self, name: &str) -> Result<Option<View>, Problem> {
+        let found = bounded(self.bindings.get_opt(name)).await?;
+        Ok(found.as_ref().map(View::of))
+    }
+
+    /// Creates a binding; `None` when there is one of that name. The API server's create is the
+    /// atomic test that a binding id is unique.
+    ///
+    /// # Errors
+    /// When the control plane refuses or doesn't answer.
+    pub async fn create(&self, binding: &KymaBinding) -> Result<Option<View>, Problem> {
+        let created = bounded(async {
+            match self.bindings.create(&PostParams::default(), binding).await {
+                Ok(created) => Ok(Some(View::of(&created))),
+                Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(None),
+                Err(error) => Err(error),
+            }
+        });
+        created.await
+    }
+
+    /// Asks for the deletion of the binding with that UID; false when there is none.
+    ///
+    /// # Errors
+    /// When the control plane refuses or doesn't answer.
+    pub async fn delete(&self, name: &str, uid: &str) -> Result<bool, Problem> {
+        let params = DeleteParams::background()
+            .preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
+        let deleted = bounded(async {
+            match self.bindings.delete(name, &params).await {
+                Ok(_) => Ok(true),
+                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(false),
+                Err(error) => Err(error),
+            }
+        });
+        deleted.await
+    }
+
+    /// A binding's Secret, if there is one.
+    ///
+    /// # Errors
+    /// When the control plane refuses or doesn't answer.
+    pub async fn secret(&self, name: &str) -> Result<Option<Secret>, Problem> {
+        bounded(self.secrets.get_opt(name)).await
+    }
+}
+
+async fn bounded<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Problem> {
+    match tokio::time::timeout(DEADLINE, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        // The server's text may quote what was sent; only its status is said.
+        Ok(Err(kube::Error::Api(status))) => {
+            tracing::warn!(code = status.code, "the control plane refused a request");
+            Err(Problem::ControlPlaneRefused(status.code))
+        }
+        Ok(Err(_)) | Err(_) => {
+            tracing::warn!("the control plane did not answer");
+            Err(Problem::ControlPlaneSilent)
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! GET of a binding (OSB 2.17, "Fetching a Service Binding").
+
+use jiff::Timestamp;
+
+use super::Broker;
+use super::answer::Credentials;
+use super::bindings::{Progress, View};
+use super::problem::Problem;
+use super::request::Ids;
+
+/// When the kubeconfig that may be shown ends. Pure.
+fn shown(view: &View, ids: &Ids, now: Timestamp) -> Option<Timestamp> {
+    match view.progress {
+        Progress::Ready(ends) if !view.deleting && ends > now && view.instance == ids.instance.as_str() => {
+            Some(ends)
+        }
+        _ => None,
+    }
+}
+
+/// The credentials of a binding that is ready.
+///
+/// # Errors
+/// [`Problem::NoBinding`] for all others.
+pub async fn fetch(broker: &Broker, ids: &Ids) -> Result<Credentials, Problem> {
+    let name = ids.binding.as_str();
+    let view = match broker.bindings.seen(name) {
+        Some(view) => view,
+        // Another replica may have made it a moment ago.
+        None => broker.bindings.read(name).await?.ok_or(Problem::NoBinding)?,
+    };
+    let expires_at = shown(&view, ids, Timestamp::now()).ok_or(Problem::NoBinding)?;
+    let kubeconfig = broker.kubeconfig(ids, &view.uid, expires_at).await?;
+    Ok(Credentials { kubeconfig, expires_at, seconds: view.seconds })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::api::conditions::Reason;
+    use crate::api::names::{BindingId, InstanceId};
+
+    #[test]
+    fn only_a_ready_unexpired_binding_of_the_instance_is_shown() {
+        let at = |s| Timestamp::from_second(s).unwrap();
+        let ids = Ids { instance: InstanceId::parse("i").unwrap(), binding: BindingId::parse("b").unwrap() };
+        let ready = View {
+            uid: "u".into(),
+            instance: "i".into(),
+            seconds: 600,
+            ends: at(600),
+            deleting: false,
+            from_osb: false,
+            progress: Progress::Ready(at(600)),
+        };
+        assert_eq!(shown(&ready, &ids, at(599)), Some(at(600)));
+        assert_eq!(shown(&ready, &ids, at(600)), None);
+        for hidden in [
+            View { deleting: true, ..ready.clone() },
+            View { instance: "other".into(), ..ready.clone() },
+            View { progress: Progress::Pending, ..ready.clone() },
+            View { progress: Progress::Stopped(Reason::InstanceSuspended, String::new()), ..ready },
+        ] {
+            assert_eq!(shown(&hidden, &ids, at(1)), None);
+        }
+    }
+}

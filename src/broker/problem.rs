@@ -1,0 +1,204 @@
+//! From what went wrong to what is answered: one exhaustive match.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::api::conditions::Reason;
+use crate::api::names::NameError;
+
+/// Why a request is not answered as it wishes. Every message says what was wrong and what would
+/// be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// No such path.
+    #[error(
+        "there is nothing at this path; service bindings are at …/v2/service_instances/{{instance_id}}/service_bindings/{{binding_id}}"
+    )]
+    UnknownPath,
+    /// No such method.
+    #[error("this method is not supported here; use GET, PUT or DELETE")]
+    WrongMethod,
+    /// OSB 2.17, "API Version Header".
+    #[error("X-Broker-API-Version must be 2.x, such as 2.17; versions 2.0 to 2.17 are served")]
+    Version,
+    /// Too many requests under way.
+    #[error("too many requests are under way; try again in a moment")]
+    Overloaded,
+    /// The body is too large.
+    #[error("the body must be at most 65536 bytes long")]
+    BodyTooLarge,
+    /// The body is no JSON object.
+    #[error("the body must be a JSON object with service_id, plan_id and, if wished, parameters")]
+    BodyNotAnObject,
+    /// An id can't be used.
+    #[error(transparent)]
+    Id(#[from] NameError),
+    /// A field is missing.
+    #[error("{0} must be given and must not be empty")]
+    Missing(&'static str),
+    /// The lifetime can't be granted.
+    #[error("expiration_seconds must be a whole number between {min} and {max}")]
+    Expiration {
+        /// Shortest, seconds.
+        min: i64,
+        /// Longest, seconds.
+        max: i64,
+    },
+    /// Rotation is not there yet.
+    #[error("predecessor_binding_id is not supported; bind without it")]
+    Rotation,
+    /// OSB 2.17, "Binding": same id, other parameters.
+    #[error("binding already exists but with different parameters")]
+    Different,
+    /// OSB 2.17, "Blocking Operations".
+    #[error("the binding is being deleted; try again when that is done")]
+    Concurrency,
+    /// No binding to fetch.
+    #[error("binding does not exist")]
+    NoBinding,
+    /// No binding to delete.
+    #[error("binding does not exist")]
+    Gone,
+    /// What the controller says against it.
+    #[error("{1}")]
+    Refused(Reason, String),
+    /// Not made in time.
+    #[error("the binding is not ready yet{0}; the same request joins it, a DELETE removes it")]
+    NotReady(Why),
+    /// Not removed in time.
+    #[error("the binding is not removed yet{0}; removal goes on, the same request asks for its end")]
+    NotRemoved(Why),
+    /// The Secret is not as we wrote it.
+    #[error(
+        "the binding's Secret is missing or not as it was written; delete the binding and create another"
+    )]
+    Secret,
+    /// The control plane refused.
+    #[error("the control plane refused a request of the broker (HTTP {0})")]
+    ControlPlaneRefused(u16),
+    /// The control plane did not answer.
+    #[error("the control plane does not answer; try again in a moment")]
+    ControlPlaneSilent,
+}
+
+/// A cause to put behind a message, if one is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Why(pub Option<String>);
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            Some(cause) => write!(f, ": {cause}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a refusal by the controller is answered with; `None` while it goes on trying.
+#[must_use]
+pub fn refusal(reason: Reason) -> Option<StatusCode> {
+    match reason {
+        Reason::InstanceUnknown | Reason::InstanceSuspended => Some(StatusCode::NOT_FOUND),
+        Reason::InstanceInProgress | Reason::InstanceFailed | Reason::LimitReached => {
+            Some(StatusCode::BAD_REQUEST)
+        }
+        Reason::PlanNotBindable => Some(StatusCode::UNPROCESSABLE_ENTITY),
+        Reason::ForeignObject => Some(StatusCode::CONFLICT),
+        Reason::InstanceAmbiguous | Reason::KubeconfigRefused => Some(StatusCode::SERVICE_UNAVAILABLE),
+        Reason::Pending
+        | Reason::Accepted
+        | Reason::Issued
+        | Reason::ClusterUnreachable
+        | Reason::ClusterTimedOut
+        | Reason::ClusterUnauthorized
+        | Reason::ClusterForbidden
+        | Reason::ClusterRateLimited
+        | Reason::ClusterUnavailable
+        | Reason::ClusterMisbehaves
+        | Reason::NamespaceMissing
+        | Reason::TokenRefused
+        | Reason::ClusterReplaced
+        | Reason::Expired => None,
+    }
+}
+
+impl Problem {
+    /// Status, OSB error code where one is defined, and seconds after which to try again.
+    fn answer(&self) -> (StatusCode, Option<&'static str>, Option<u16>) {
+        match self {
+            Self::UnknownPath | Self::NoBinding => (StatusCode::NOT_FOUND, None, None),
+            Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, None, None),
+            Self::Version => (StatusCode::PRECONDITION_FAILED, None, None),
+            Self::Overloaded => (StatusCode::TOO_MANY_REQUESTS, None, Some(1)),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, None, None),
+            Self::BodyNotAnObject
+            | Self::Id(_)
+            | Self::Missing(_)
+            | Self::Expiration { .. }
+            | Self::Rotation => (StatusCode::BAD_REQUEST, None, None),
+            Self::Different => (StatusCode::CONFLICT, None, None),
+            Self::Concurrency => (StatusCode::UNPROCESSABLE_ENTITY, Some("ConcurrencyError"), None),
+            Self::Gone => (StatusCode::GONE, None, None),
+            Self::Refused(reason, _) => {
+                let status = refusal(*reason).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+                let code = (*reason == Reason::PlanNotBindable).then_some("BindingNotSupported");
+                (status, code, (status == StatusCode::SERVICE_UNAVAILABLE).then_some(10))
+            }
+            Self::NotReady(_) | Self::NotRemoved(_) => (StatusCode::SERVICE_UNAVAILABLE, None, Some(5)),
+            Self::Secret | Self::ControlPlaneRefused(_) | Self::ControlPlaneSilent => {
+                (StatusCode::SERVICE_UNAVAILABLE, None, Some(5))
+            }
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, code, retry_after) = self.answer();
+        let body = match (&self, code) {
+            // OSB 2.17, "Unbinding": the body of 410 is an empty object.
+            (Self::Gone, _) => json!({}),
+            (_, Some(code)) => json!({"error": code, "description": self.to_string()}),
+            (_, None) => json!({"description": self.to_string()}),
+        };
+        let mut response = (status, Json(body)).into_response();
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_those_of_the_contract() {
+        let refused = |reason| Problem::Refused(reason, "m".into()).answer();
+        assert_eq!(refused(Reason::InstanceUnknown).0, 404);
+        assert_eq!(refused(Reason::InstanceSuspended).0, 404);
+        assert_eq!(refused(Reason::InstanceInProgress).0, 400);
+        assert_eq!(refused(Reason::LimitReached).0, 400);
+        assert_eq!(
+            refused(Reason::PlanNotBindable),
+            (StatusCode::UNPROCESSABLE_ENTITY, Some("BindingNotSupported"), None)
+        );
+        assert_eq!(refused(Reason::ForeignObject).0, 409);
+        assert_eq!(refused(Reason::InstanceAmbiguous), (StatusCode::SERVICE_UNAVAILABLE, None, Some(10)));
+        assert_eq!(Problem::Concurrency.answer().1, Some("ConcurrencyError"));
+        assert_eq!(Problem::Version.answer().0, 412);
+    }
+
+    #[test]
+    fn a_cause_follows_the_message_when_there_is_one() {
+        let with = Problem::NotReady(Why(Some("the managed cluster did not answer in time".into())));
+        assert_eq!(
+            with.to_string(),
+            "the binding is not ready yet: the managed cluster did not answer in time; the same request joins it, a DELETE removes it"
+        );
+        assert!(!Problem::NotReady(Why(None)).to_string().contains(':'));
+    }
+}

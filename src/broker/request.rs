@@ -1,0 +1,259 @@
+//! What a request says, checked.
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::problem::Problem;
+use crate::api::names::{BindingId, InstanceId, NameError};
+
+/// Largest body, bytes.
+const MAX_BODY: usize = 64 * 1024;
+/// Longest value of a spec field that only informs, characters.
+const MAX_INFO: usize = 256;
+
+/// Header with the version of the API (OSB 2.17, "API Version Header").
+pub const VERSION: &str = "x-broker-api-version";
+/// Header that names the request (OSB 2.17, "Request Identity").
+pub const REQUEST_IDENTITY: &str = "x-broker-api-request-identity";
+/// Header that says who is behind it (OSB 2.17, "Originating Identity").
+const ORIGINATING_IDENTITY: &str = "x-broker-api-originating-identity";
+
+/// Bounds of a lifetime, seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// When none is asked for.
+    pub default: i64,
+    /// Shortest.
+    pub min: i64,
+    /// Longest.
+    pub max: i64,
+}
+
+/// Whether the version header is one that is served.
+///
+/// # Errors
+/// [`Problem::Version`] when it is missing, not `MAJOR.MINOR` or not 2.x.
+pub fn check_version(headers: &HeaderMap) -> Result<(), Problem> {
+    let number = |text: &str| !text.is_empty() && text.len() <= 4 && text.bytes().all(|c| c.is_ascii_digit());
+    let version = headers.get(VERSION).and_then(|v| v.to_str().ok()).and_then(|v| v.split_once('.'));
+    match version {
+        Some(("2", minor)) if number(minor) => Ok(()),
+        _ => Err(Problem::Version),
+    }
+}
+
+/// The ids in the path.
+#[derive(Debug)]
+pub struct Ids {
+    /// The instance.
+    pub instance: InstanceId,
+    /// The binding.
+    pub binding: BindingId,
+}
+
+#[derive(Deserialize)]
+struct RawIds {
+    instance_id: String,
+    binding_id: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Ids {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        // The only way to fail is an id that isn't UTF-8 once decoded.
+        let raw = Path::<RawIds>::from_request_parts(parts, state).await.map_err(|_| NameError::BindingId)?;
+        let instance = InstanceId::parse(&raw.instance_id)?;
+        let binding = BindingId::parse(&raw.binding_id)?;
+        Ok(Self { instance, binding })
+    }
+}
+
+/// Checks the query of a DELETE.
+///
+/// # Errors
+/// [`Problem::Missing`] unless both ids are there.
+pub fn check_unbind_query(parts: &Parts) -> Result<(), Problem> {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Given {
+        service_id: String,
+        plan_id: String,
+    }
+    let given = Query::<Given>::try_from_uri(&parts.uri).map(|q| q.0).unwrap_or_default();
+    required("service_id", Some(&given.service_id))?;
+    required("plan_id", Some(&given.plan_id))?;
+    Ok(())
+}
+
+/// What a bind asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BindRequest {
+    /// Its `service_id`.
+    pub service_id: String,
+    /// Its `plan_id`.
+    pub plan_id: String,
+    /// Lifetime in seconds, within the bounds.
+    pub seconds: i64,
+    /// Who asked, if it is said.
+    pub created_by: Option<String>,
+    /// The request's identity, if it is said.
+    pub request_id: Option<String>,
+}
+
+impl BindRequest {
+    /// Reads a body, no more of it than is allowed, and checks it.
+    ///
+    /// # Errors
+    /// The [`Problem`] with the first thing that is wrong.
+    pub async fn read(headers: &HeaderMap, body: Body, lifetimes: Lifetimes) -> Result<Self, Problem> {
+        let bytes = axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| Problem::BodyTooLarge)?;
+        Self::parse(headers, &bytes, lifetimes)
+    }
+
+    /// Checks a body.
+    ///
+    /// # Errors
+    /// The [`Problem`] with the first thing that is wrong.
+    pub fn parse(headers: &HeaderMap, body: &[u8], lifetimes: Lifetimes) -> Result<Self, Problem> {
+        let body: Map<String, Value> = serde_json::from_slice(body).map_err(|_| Problem::BodyNotAnObject)?;
+        if body.get("predecessor_binding_id").is_some_and(|id| !id.is_null()) {
+            return Err(Problem::Rotation);
+        }
+        let text = |key: &'static str| required(key, body.get(key).and_then(Value::as_str));
+        Ok(Self {
+            service_id: text("service_id")?,
+            plan_id: text("plan_id")?,
+            seconds: seconds(&body, lifetimes)?,
+            created_by: created_by(&body, headers).map(short),
+            request_id: header_text(headers, REQUEST_IDENTITY).map(short),
+        })
+    }
+}
+
+fn required(name: &'static str, value: Option<&str>) -> Result<String, Problem> {
+    value.filter(|v| !v.is_empty()).map(|v| short(v.to_owned())).ok_or(Problem::Missing(name))
+}
+
+/// `null` and 0 count as missing; the value must be an integer in JSON's sense, no string and no
+/// fraction.
+fn seconds(body: &Map<String, Value>, lifetimes: Lifetimes) -> Result<i64, Problem> {
+    let Lifetimes { default, min, max } = lifetimes;
+    let value = match body.get("parameters") {
+        None | Some(Value::Null) => None,
+        Some(Value::Object(parameters)) => parameters.get("expiration_seconds"),
+        Some(_) => return Err(Problem::BodyNotAnObject),
+    };
+    match value {
+        None | Some(Value::Null) => Ok(default),
+        Some(value) => match value.as_i64() {
+            Some(0) => Ok(default),
+            Some(seconds) if (min..=max).contains(&seconds) => Ok(seconds),
+            _ => Err(Problem::Expiration { min, max }),
+        },
+    }
+}
+
+/// The context's e-mail and origin, else the originating identity as far as it can be read.
+fn created_by(body: &Map<String, Value>, headers: &HeaderMap) -> Option<String> {
+    let context = body.get("context");
+    let said = |key: &str| context?.get(key)?.as_str().filter(|v| !v.is_empty());
+    let parts: Vec<_> = [said("email"), said("origin")].into_iter().flatten().collect();
+    if !parts.is_empty() {
+        return Some(parts.join(" "));
+    }
+    let header = header_text(headers, ORIGINATING_IDENTITY)?;
+    let decoded = header.split_once(' ').and_then(|(platform, encoded)| {
+        let json: Value = serde_json::from_slice(&STANDARD.decode(encoded.trim()).ok()?).ok()?;
+        json.is_object().then(|| format!("{platform} {json}"))
+    });
+    if decoded.is_none() {
+        tracing::warn!("X-Broker-API-Originating-Identity is not 'platform base64(json)'; ignored");
+    }
+    decoded
+}
+
+fn header_text(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name)?.to_str().ok().filter(|v| !v.is_empty()).map(str::to_owned)
+}
+
+fn short(text: String) -> String {
+    text.chars().take(MAX_INFO).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    const LIFETIMES: Lifetimes = Lifetimes { default: 600, min: 600, max: 7200 };
+
+    fn parse(body: &str) -> Result<BindRequest, Problem> {
+        BindRequest::parse(&HeaderMap::new(), body.as_bytes(), LIFETIMES)
+    }
+
+    fn with_seconds(value: &str) -> Result<i64, Problem> {
+        let body = format!(
+            r#"{{"service_id":"s","plan_id":"p","parameters":{{"expiration_seconds":{value},"x":1}}}}"#
+        );
+        parse(&body).map(|r| r.seconds)
+    }
+
+    #[test]
+    fn lifetimes_are_integers_within_the_bounds() {
+        for (value, expected) in [("600", 600), ("7200", 7200), ("0", 600), ("null", 600), ("601", 601)] {
+            assert_eq!(with_seconds(value), Ok(expected));
+        }
+        for value in ["599", "7201", "600.5", "\"600\"", "true", "-1", "[]", "99999999999999999999", "6e2"] {
+            assert_eq!(with_seconds(value), Err(Problem::Expiration { min: 600, max: 7200 }), "{value}");
+        }
+    }
+
+    #[test]
+    fn bodies_are_objects_with_both_ids() {
+        for body in ["", "[]", "1", "{", r#"{"service_id":"s","plan_id":"p","parameters":[]}"#] {
+            assert_eq!(parse(body), Err(Problem::BodyNotAnObject), "{body}");
+        }
+        assert_eq!(parse(r#"{"plan_id":"p"}"#), Err(Problem::Missing("service_id")));
+        assert_eq!(parse(r#"{"service_id":"s","plan_id":""}"#), Err(Problem::Missing("plan_id")));
+        let request = parse(r#"{"service_id":"s","plan_id":"p","unknown":{},"bind_resource":{}}"#).unwrap();
+        assert_eq!((request.seconds, request.created_by), (600, None));
+    }
+
+    #[test]
+    fn the_originator_is_the_context_or_the_header() {
+        let body = br#"{"service_id":"s","plan_id":"p","context":{"email":"a@b","origin":"x"}}"#;
+        let request = BindRequest::parse(&HeaderMap::new(), body, LIFETIMES).unwrap();
+        assert_eq!(request.created_by.as_deref(), Some("a@b x"));
+        let by_header = |value: String| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ORIGINATING_IDENTITY, value.parse().unwrap());
+            BindRequest::parse(&headers, br#"{"service_id":"s","plan_id":"p"}"#, LIFETIMES)
+                .unwrap()
+                .created_by
+        };
+        let encoded = STANDARD.encode(r#"{"user":"u"}"#);
+        assert_eq!(by_header(format!("cf {encoded}")).as_deref(), Some(r#"cf {"user":"u"}"#));
+        assert_eq!(by_header("nonsense".into()), None);
+    }
+
+    #[test]
+    fn only_version_two_is_served() {
+        let check = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(VERSION, value.parse().unwrap());
+            check_version(&headers).is_ok()
+        };
+        assert!(check("2.14") && check("2.17") && check("2.0"));
+        for bad in ["", "2", "3.0", "1.9", "2.x", "2.", "v2.1", "2.14.1"] {
+            assert!(!check(bad), "{bad}");
+        }
+        assert_eq!(check_version(&HeaderMap::new()), Err(Problem::Version));
+    }
+}

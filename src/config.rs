@@ -1,0 +1,267 @@
+//! Every flag and environment variable, with its bounds.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::api::binding::{MAX_EXPIRATION_SECONDS, MIN_EXPIRATION_SECONDS};
+use crate::broker::request::Lifetimes;
+use crate::controller::decide::BindablePlans;
+use crate::telemetry::logs::Format;
+
+/// Hands out short-lived kubeconfigs for managed Kyma clusters.
+#[derive(Debug, Parser)]
+#[command(name = "kyma-bindings", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the operator.
+    Run(Box<RunArgs>),
+    /// Print the `CustomResourceDefinition`.
+    Crd,
+}
+
+/// Which parts of the operator run in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Broker and controller.
+    All,
+    /// The Open Service Broker API only: needs no access to instances or managed clusters.
+    Broker,
+    /// The controller only.
+    Controller,
+}
+
+/// How requests are authenticated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Auth {
+    /// Not at all: accepted only where --listen is a loopback address.
+    None,
+}
+
+/// Flags of `run`. Each has an environment variable of the same name.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Which parts of the operator run in this process
+    #[arg(long, env = "KYMA_BINDINGS_ROLE", default_value = "all")]
+    pub role: Role,
+    /// Kubeconfig of the control plane; default: KUBECONFIG, ~/.kube/config, or the pod's own account
+    #[arg(long, env = "KYMA_BINDINGS_KUBECONFIG", value_name = "PATH")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Namespace of the bindings and their Secrets
+    #[arg(long, env = "KYMA_BINDINGS_NAMESPACE", default_value = "kyma-bindings", value_parser = namespace)]
+    pub namespace: String,
+    /// Namespace of the instances' kubeconfig Secrets and Runtimes; only read
+    #[arg(long, env = "KYMA_BINDINGS_INSTANCE_NAMESPACE", default_value = "kcp-system", value_parser = namespace)]
+    pub instance_namespace: String,
+    /// Namespace in the managed clusters for the ServiceAccounts
+    #[arg(long, env = "KYMA_BINDINGS_MANAGED_NAMESPACE", default_value = "kyma-system", value_parser = namespace)]
+    pub managed_namespace: String,
+    /// Address of the Open Service Broker API
+    #[arg(long, env = "KYMA_BINDINGS_LISTEN", default_value = "0.0.0.0:8080", value_name = "IP:PORT")]
+    pub listen: SocketAddr,
+    /// Address of /healthz, /livez, /readyz and /metrics
+    #[arg(long, env = "KYMA_BINDINGS_ADMIN_LISTEN", default_value = "0.0.0.0:9090", value_name = "IP:PORT")]
+    pub admin_listen: SocketAddr,
+    /// Lifetime of a kubeconfig when none is asked for, in seconds
+    #[arg(long, env = "KYMA_BINDINGS_DEFAULT_EXPIRATION_SECONDS", default_value_t = MIN_EXPIRATION_SECONDS,
+          value_parser = lifetime(), value_name = "SECONDS")]
+    pub default_expiration_seconds: i64,
+    /// Shortest lifetime that may be asked for, in seconds
+    #[arg(long, env = "KYMA_BINDINGS_MIN_EXPIRATION_SECONDS", default_value_t = MIN_EXPIRATION_SECONDS,
+          value_parser = lifetime(), value_name = "SECONDS")]
+    pub min_expiration_seconds: i64,
+    /// Longest lifetime that may be asked for, in seconds
+    #[arg(long, env = "KYMA_BINDINGS_MAX_EXPIRATION_SECONDS", default_value_t = MAX_EXPIRATION_SECONDS,
+          value_parser = lifetime(), value_name = "SECONDS")]
+    pub max_expiration_seconds: i64,
+    /// Most unexpired bindings of an instance
+    #[arg(long, env = "KYMA_BINDINGS_MAX_BINDINGS_PER_INSTANCE", default_value_t = 10,
+          value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "COUNT")]
+    pub max_bindings_per_instance: u16,
+    /// Names of the plans whose instances may have bindings, separated by commas; * for all
+    #[arg(long, env = "KYMA_BINDINGS_BINDABLE_PLANS", default_value = "*", value_parser = plans, value_name = "NAMES")]
+    pub bindable_plans: BindablePlans,
+    /// How long a request waits for its binding to be made or removed, 1s to 60s
+    #[arg(long, env = "KYMA_BINDINGS_CREATE_TIMEOUT", default_value = "15s", value_parser = timeout, value_name = "DURATION")]
+    pub create_timeout: Duration,
+    /// How requests are authenticated
+    #[arg(long, env = "KYMA_BINDINGS_AUTH")]
+    pub auth: Option<Auth>,
+    /// Form of the log lines
+    #[arg(long, env = "KYMA_BINDINGS_LOG_FORMAT", default_value = "text")]
+    pub log_format: Format,
+    /// Least severe log lines that are written
+    #[arg(long, env = "KYMA_BINDINGS_LOG_LEVEL", default_value = "info", value_parser = level,
+          value_name = "error|warn|info|debug|trace")]
+    pub log_level: tracing::Level,
+}
+
+/// Flags that are right alone but not together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The lifetimes are not in order.
+    #[error(
+        "--min-expiration-seconds {min}, --default-expiration-seconds {default} and --max-expiration-seconds {max} \
+         must be in this order, smallest first"
+    )]
+    Lifetimes {
+        /// Shortest.
+        min: i64,
+        /// Default.
+        default: i64,
+        /// Longest.
+        max: i64,
+    },
+    /// Nobody said how requests are authenticated.
+    #[error(
+        "--auth must be given; only 'none' is there so far, with --listen on a loopback address such as 127.0.0.1:8080"
+    )]
+    NoAuth,
+    /// Anybody could ask for keys.
+    #[error(
+        "--auth none is accepted only where --listen is a loopback address such as 127.0.0.1:8080, not {0}: it would hand out clusters' keys to anybody"
+    )]
+    OpenToStrangers(SocketAddr),
+}
+
+impl RunArgs {
+    /// Checks what one flag alone can't tell.
+    ///
+    /// # Errors
+    /// The first [`ConfigError`] found.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let Lifetimes { min, default, max } = self.lifetimes();
+        if !(min <= default && default <= max) {
+            return Err(ConfigError::Lifetimes { min, default, max });
+        }
+        match self.auth {
+            _ if self.role == Role::Controller => Ok(()),
+            None => Err(ConfigError::NoAuth),
+            Some(Auth::None) if !self.listen.ip().is_loopback() => {
+                Err(ConfigError::OpenToStrangers(self.listen))
+            }
+            Some(Auth::None) => Ok(()),
+        }
+    }
+
+    /// The bounds of `expiration_seconds`.
+    #[must_use]
+    pub fn lifetimes(&self) -> Lifetimes {
+        Lifetimes {
+            default: self.default_expiration_seconds,
+            min: self.min_expiration_seconds,
+            max: self.max_expiration_seconds,
+        }
+    }
+}
+
+fn lifetime() -> clap::builder::RangedI64ValueParser<i64> {
+    clap::value_parser!(i64).range(MIN_EXPIRATION_SECONDS..=MAX_EXPIRATION_SECONDS)
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let duration =
+        humantime::parse_duration(text).map_err(|_| "must be a duration such as 15s".to_owned())?;
+    let bounds = Duration::from_secs(1)..=Duration::from_mins(1);
+    bounds.contains(&duration).then_some(duration).ok_or_else(|| "must be between 1s and 60s".to_owned())
+}
+
+fn level(text: &str) -> Result<tracing::Level, String> {
+    text.parse().map_err(|_| "must be error, warn, info, debug or trace".to_owned())
+}
+
+fn plans(text: &str) -> Result<BindablePlans, String> {
+    let names: Vec<_> = text.split(',').map(str::trim).filter(|n| !n.is_empty()).collect();
+    match names.as_slice() {
+        [] => Err("must name at least one plan, or be *".to_owned()),
+        ["*"] => Ok(BindablePlans::All),
+        names if names.contains(&"*") => Err("must be * alone, or names without *".to_owned()),
+        names => Ok(BindablePlans::Named(names.iter().map(|n| (*n).to_owned()).collect())),
+    }
+}
+
+fn namespace(text: &str) -> Result<String, String> {
+    let label = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    let legal = (1..=63).contains(&text.len())
+        && text.bytes().all(label)
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    legal.then(|| text.to_owned()).ok_or_else(|| {
+        "must be a namespace's name: 1 to 63 lower case letters, digits and '-', starting and ending with a letter or digit"
+            .to_owned()
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<RunArgs, String> {
+        let cli =
+            Cli::try_parse_from(["kyma-bindings", "run"].iter().chain(args)).map_err(|e| e.to_string())?;
+        let Command::Run(args) = cli.command else { panic!("not run") };
+        args.check().map_err(|e| e.to_string())?;
+        Ok(*args)
+    }
+
+    const LOOPBACK: [&str; 4] = ["--auth", "none", "--listen", "127.0.0.1:8080"];
+
+    fn with(args: &[&str]) -> Result<RunArgs, String> {
+        parse(&[&LOOPBACK, args].concat())
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_broker_before_us() {
+        let args = with(&[]).unwrap();
+        assert_eq!(args.lifetimes(), Lifetimes { default: 600, min: 600, max: 7200 });
+        assert_eq!((args.max_bindings_per_instance, args.create_timeout.as_secs()), (10, 15));
+        assert_eq!(
+            (args.namespace.as_str(), args.instance_namespace.as_str()),
+            ("kyma-bindings", "kcp-system")
+        );
+        assert_eq!(args.bindable_plans, BindablePlans::All);
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_with_flag_value_and_bounds() {
+        for (args, words) in [
+            (vec!["--min-expiration-seconds", "599"], vec!["--min-expiration-seconds", "599", "600..=7200"]),
+            (
+                vec!["--max-bindings-per-instance", "0"],
+                vec!["--max-bindings-per-instance", "'0'", "1..=1000"],
+            ),
+            (vec!["--create-timeout", "61s"], vec!["--create-timeout", "61s", "between 1s and 60s"]),
+            (vec!["--create-timeout", "15"], vec!["--create-timeout", "such as 15s"]),
+            (vec!["--bindable-plans", "*,aws"], vec!["--bindable-plans", "must be * alone"]),
+            (vec!["--namespace", "A"], vec!["--namespace", "lower case"]),
+            (vec!["--log-level", "loud"], vec!["--log-level", "loud", "trace"]),
+            (
+                vec!["--default-expiration-seconds", "700", "--max-expiration-seconds", "650"],
+                vec!["700", "650", "order"],
+            ),
+        ] {
+            let message = with(&args).unwrap_err();
+            for word in words {
+                assert!(message.contains(word), "{word} is not in: {message}");
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_is_let_in_unasked() {
+        assert!(parse(&[]).unwrap_err().contains("--auth must be given"));
+        assert!(parse(&["--auth", "none"]).unwrap_err().contains("0.0.0.0:8080"));
+        assert!(parse(&["--auth", "none", "--listen", "[::1]:8080"]).is_ok());
+        assert!(parse(&["--role", "controller"]).is_ok());
+    }
+}

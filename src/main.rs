@@ -1,0 +1,7 @@
+//! The `kyma-bindings` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kyma_bindings::run::main()
+}

@@ -1,0 +1,189 @@
+//! Starts the parts that a role has, and ends the process when one of them ends.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser as _;
+use kube::config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Client, Config};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::crd;
+use crate::broker::bindings::Bindings;
+use crate::broker::{self, Broker};
+use crate::config::{Cli, Command, ConfigError, Role, RunArgs};
+use crate::controller::context::Settings;
+use crate::controller::{BindingController, ControllerError, gauges};
+use crate::serve::{ListenError, listen, serve};
+use crate::telemetry::admin::{self, Admin, Check};
+use crate::telemetry::logs;
+use crate::telemetry::metrics::Metrics;
+
+/// How long requests in flight may go on after SIGTERM; the process ends within 10 s.
+const DRAIN: Duration = Duration::from_secs(8);
+
+/// Why the process ends with a failure.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Crd(#[from] crd::RenderError),
+    #[error("the runtime could not be started")]
+    Runtime(#[source] std::io::Error),
+    #[error("signals can't be received")]
+    Signals(#[source] std::io::Error),
+    #[error("--kubeconfig can't be used")]
+    Kubeconfig(#[source] KubeconfigError),
+    #[error("no kubeconfig and no account of a pod was found; give --kubeconfig")]
+    Infer(#[source] InferConfigError),
+    #[error("the control plane's kubeconfig can't be used")]
+    Client(#[source] kube::Error),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Controller(#[from] ControllerError),
+    #[error("{0} ended, which it never should")]
+    Ended(&'static str),
+}
+
+/// The whole program: reads the arguments, runs, and says how it went.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Before anything else: whoever makes a TLS connection must find it.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let done = match Cli::parse().command {
+        Command::Crd => print_crd(),
+        Command::Run(args) => start(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut message = format!("error: {error}");
+            let mut source = std::error::Error::source(&error);
+            while let Some(cause) = source {
+                message = format!("{message}: {cause}");
+                source = cause.source();
+            }
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_crd() -> Result<(), RunError> {
+    print!("{}", crd::render()?);
+    Ok(())
+}
+
+fn start(args: &RunArgs) -> Result<(), RunError> {
+    args.check()?;
+    logs::start(args.log_format, args.log_level);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
+    let done = runtime.block_on(run(args));
+    // Nothing that still runs may keep the process.
+    runtime.shutdown_background();
+    done
+}
+
+async fn run(args: &RunArgs) -> Result<(), RunError> {
+    let client = control_plane(args.kubeconfig.as_deref()).await?;
+    let metrics = Arc::new(Metrics::default());
+    let mut checks: Vec<Check> = Vec::new();
+    let stop = CancellationToken::new();
+    // The admin listener and the controller go on while requests in flight end.
+    let end = CancellationToken::new();
+
+    let broker = if args.role == Role::Controller {
+        None
+    } else {
+        let bindings = Arc::new(Bindings::new(client.clone(), &args.namespace));
+        let synced = bindings.clone();
+        checks.push(("broker's bindings", Box::new(move || synced.is_synced())));
+        let settings = broker::Settings { lifetimes: args.lifetimes(), create_timeout: args.create_timeout };
+        let router = Broker::new(bindings.clone(), settings, metrics.clone()).router();
+        let listener = listen("--listen", args.listen).await?;
+        tracing::info!(address = ?listener.local_addr().ok(), "serving the Open Service Broker API");
+        Some((listener, router, bindings))
+    };
+    let controller = if args.role == Role::Broker {
+        None
+    } else {
+        let controller = BindingController::new(client, settings(args), metrics.clone());
+        checks.extend(controller.readiness());
+        metrics.collect(gauges::Gauges::new(controller.store()));
+        Some(controller)
+    };
+    let admin = listen("--admin-listen", args.admin_listen).await?;
+    tracing::info!(address = ?admin.local_addr().ok(), "serving probes and metrics");
+    let admin = serve(admin, admin::router(Admin { metrics, checks }), end.clone(), Duration::ZERO);
+
+    let controller = async {
+        match controller {
+            Some(controller) => controller.run().await.map_err(RunError::from),
+            None => std::future::pending().await,
+        }
+    };
+    let broker = async {
+        match broker {
+            Some((listener, router, bindings)) => tokio::select! {
+                () = serve(listener, router, stop.clone(), DRAIN) => {}
+                () = bindings.run() => {}
+            },
+            None => stop.cancelled().await,
+        }
+    };
+    tracing::info!(role = ?args.role, version = env!("CARGO_PKG_VERSION"), "started");
+    tokio::select! {
+        asked = until_asked_to_stop(&stop) => asked?,
+        ended = controller => return ended,
+        () = admin => return Err(RunError::Ended("the admin listener")),
+        () = broker => if !stop.is_cancelled() {
+            return Err(RunError::Ended("the broker"));
+        },
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Ends only when draining has taken its time; usually the broker is done before.
+async fn until_asked_to_stop(stop: &CancellationToken) -> Result<(), RunError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("asked to stop: no new connections, requests in flight go on");
+    stop.cancel();
+    tokio::time::sleep(DRAIN + Duration::from_secs(1)).await;
+    Ok(())
+}
+
+fn settings(args: &RunArgs) -> Settings {
+    Settings {
+        namespace: args.namespace.clone(),
+        instance_namespace: args.instance_namespace.clone(),
+        managed_namespace: args.managed_namespace.clone(),
+        max_bindings: usize::from(args.max_bindings_per_instance),
+        bindable_plans: args.bindable_plans.clone(),
+    }
+}
+
+async fn control_plane(kubeconfig: Option<&Path>) -> Result<Client, RunError> {
+    let mut config = match kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path).map_err(RunError::Kubeconfig)?;
+            let options = KubeConfigOptions::default();
+            Config::from_custom_kubeconfig(file, &options).await.map_err(RunError::Kubeconfig)?
+        }
+        None => Config::infer().await.map_err(RunError::Infer)?,
+    };
+    // Retries are ours: kube's own may keep one call for minutes.
+    config.default_retry = false;
+    Client::try_from(config).map_err(RunError::Client)
+}
