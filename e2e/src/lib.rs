@@ -1,0 +1,21 @@
+//! Real Kubernetes API servers for tests.
+//!
+//! [`Cluster::start`] runs an etcd and a kube-apiserver of its own on the loopback interface:
+//! admission, RBAC, service account tokens and watches are those of Kubernetes. There are no
+//! nodes and no controllers. The programs are found or built by [`Binaries`], and everything
+//! started here ends with the test process, see [`process`].
+
+mod apiserver;
+pub mod binaries;
+pub mod cluster;
+mod eventually;
+mod kubeconfig;
+pub mod pki;
+pub mod process;
+pub mod workdir;
+
+pub use binaries::Binaries;
+pub use cluster::{Cluster, ClusterOptions};
+pub use eventually::{TimedOut, eventually};
+pub use process::{Exit, ManagedProcess};
+pub use workdir::WorkDir;

@@ -1,0 +1,97 @@
+//! Directories that cannot outlive this process.
+
+use std::fs::{self, DirBuilder};
+use std::io::{self, PipeWriter};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::process::ProcessError;
+
+/// Removes the directory once the last writer of its standard input is gone.
+const DIRECTORY_GUARD: &str = r#"
+while read -r _; do :; done
+rm -rf -- "$1"
+"#;
+
+/// A directory, readable by the owner only, removed when the last process in it has ended.
+///
+/// The guard that removes it waits for the end of a pipe which we and the supervisor of every
+/// process in the directory hold, so nothing can still write there when it is removed.
+#[derive(Debug)]
+pub struct WorkDir {
+    path: PathBuf,
+    held: Option<PipeWriter>,
+    guard: Child,
+}
+
+impl WorkDir {
+    /// Creates a directory under the system's temporary directory.
+    ///
+    /// # Errors
+    /// [`ProcessError::WorkDir`] when it, or its guard, cannot be created.
+    pub fn new(prefix: &str) -> Result<Self, ProcessError> {
+        Self::new_in(&std::env::temp_dir(), prefix)
+    }
+
+    /// Creates a directory with a name of its own under `parent`.
+    ///
+    /// # Errors
+    /// [`ProcessError::WorkDir`] when it, or its guard, cannot be created.
+    pub fn new_in(parent: &Path, prefix: &str) -> Result<Self, ProcessError> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = parent.join(format!("{prefix}-{}-{number}", std::process::id()));
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => {
+                    return Self::guarded(&path)
+                        .inspect_err(|_| drop(fs::remove_dir(&path)))
+                        .map_err(|source| ProcessError::WorkDir { path, source });
+                }
+                // Another process had this id once, in another process namespace.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(source) => return Err(ProcessError::WorkDir { path, source }),
+            }
+        }
+    }
+
+    fn guarded(path: &Path) -> io::Result<Self> {
+        let (input, held) = io::pipe()?;
+        let guard = shell(DIRECTORY_GUARD)
+            .arg(path)
+            .stdin(input)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok(Self { path: path.to_owned(), held: Some(held), guard })
+    }
+
+    /// The directory, an absolute path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A share of the pipe whose end lets the guard remove the directory.
+    pub(crate) fn hold(&self) -> io::Result<PipeWriter> {
+        self.held.as_ref().map_or_else(|| Err(io::ErrorKind::BrokenPipe.into()), PipeWriter::try_clone)
+    }
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        self.held = None;
+        // Every process in the directory holds an Arc of it: none runs any more.
+        let _ = self.guard.wait();
+    }
+}
+
+/// A shell in a process group of its own, which the terminal's signals do not reach.
+pub(crate) fn shell(script: &str) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script, "e2e-supervisor"]).process_group(0);
+    command
+}
