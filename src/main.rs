@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    kyma_bindings::run::main()
+    kyma_bindings::run::main(std::env::args_os())
 }

@@ -1,5 +1,6 @@
 //! Starts the parts that a role has, and ends the process when one of them ends.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use kube::config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -50,12 +52,11 @@ enum RunError {
     Ended(&'static str),
 }
 
-/// The whole program: reads the arguments, runs, and says how it went.
-#[must_use]
-pub fn main() -> ExitCode {
+/// The whole program: runs with the given arguments, the program's name first, and says how it went.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     // Before anything else: whoever makes a TLS connection must find it.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let done = match Cli::parse().command {
+    let done = match Cli::parse_from(args).command {
         Command::Crd => print_crd(),
         Command::Run(args) => start(&args),
     };
@@ -107,7 +108,7 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
         let settings = broker::Settings { lifetimes: args.lifetimes(), create_timeout: args.create_timeout };
         let router = Broker::new(bindings.clone(), settings, metrics.clone()).router();
         let listener = listen("--listen", args.listen).await?;
-        tracing::info!(address = ?listener.local_addr().ok(), "serving the Open Service Broker API");
+        tracing::info!(address = address(&listener), "serving the Open Service Broker API");
         Some((listener, router, bindings))
     };
     let controller = if args.role == Role::Broker {
@@ -119,7 +120,7 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
         Some(controller)
     };
     let admin = listen("--admin-listen", args.admin_listen).await?;
-    tracing::info!(address = ?admin.local_addr().ok(), "serving probes and metrics");
+    tracing::info!(address = address(&admin), "serving probes and metrics");
     let admin = serve(admin, admin::router(Admin { metrics, checks }), end.clone(), Duration::ZERO);
 
     let controller = async {
@@ -148,6 +149,11 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Where it really listens: a flag may say port 0.
+fn address(listener: &TcpListener) -> Option<String> {
+    listener.local_addr().ok().map(|address| address.to_string())
 }
 
 /// Ends only when draining has taken its time; usually the broker is done before.

@@ -10,12 +10,18 @@ pub mod binaries;
 pub mod cluster;
 mod eventually;
 mod kubeconfig;
+pub mod operator;
+pub mod osb;
 pub mod pki;
 pub mod process;
+pub mod stage;
 pub mod workdir;
 
 pub use binaries::Binaries;
 pub use cluster::{Cluster, ClusterOptions};
 pub use eventually::{TimedOut, eventually};
+pub use operator::Operator;
+pub use osb::Osb;
 pub use process::{Exit, ManagedProcess};
+pub use stage::Stage;
 pub use workdir::WorkDir;

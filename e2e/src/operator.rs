@@ -1,0 +1,148 @@
+//! The operator as a process of its own, on free ports.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+
+use crate::osb::Osb;
+use crate::{ManagedProcess, WorkDir, eventually};
+
+/// First argument with which a program of this package becomes the operator.
+pub const AS_OPERATOR: &str = "operator";
+
+/// A running operator; dropping it kills it.
+pub struct Operator {
+    process: ManagedProcess,
+    admin: String,
+    listen: String,
+}
+
+impl Operator {
+    /// Starts `program` as the operator of the control plane behind `kubeconfig`, and waits
+    /// until it is ready. It logs everything, as JSON.
+    ///
+    /// # Errors
+    /// When it ends or isn't ready in time; the end of its log is in the message.
+    pub async fn start(program: &Path, kubeconfig: &Path, args: &[&str]) -> Result<Self> {
+        let dir = Arc::new(WorkDir::new("operator")?);
+        Self::start_in(&dir, program, kubeconfig, args).await
+    }
+
+    /// The same, with the log appended to that of an operator before in `dir`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_in(
+        dir: &Arc<WorkDir>,
+        program: &Path,
+        kubeconfig: &Path,
+        args: &[&str],
+    ) -> Result<Self> {
+        let mut command = Command::new(program);
+        command.arg(AS_OPERATOR).arg("run").arg("--kubeconfig").arg(kubeconfig);
+        command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--auth", "none"]);
+        command.args(["--log-format", "json", "--log-level", "trace"]).args(args);
+        let before = std::fs::read_to_string(dir.path().join("operator.log")).map_or(0, |log| log.len());
+        let process = ManagedProcess::spawn("operator", &command, dir)?;
+        let (listen, admin) = eventually("the operator's addresses", Duration::from_secs(20), async || {
+            addresses(process.log().get(before..).unwrap_or_default()).ok_or_else(|| process.log_tail(5))
+        })
+        .await?;
+        let operator = Self { process, admin: format!("http://{admin}"), listen: format!("http://{listen}") };
+        eventually("the operator to be ready", Duration::from_secs(20), async || {
+            if let Some(exit) = operator.process.exit() {
+                return Ok(Err(anyhow!("it ended with {exit}: {}", operator.process.log_tail(5))));
+            }
+            let (code, text) = operator.admin("/readyz").await?;
+            if code == 200 { Ok(Ok(())) } else { Err(anyhow!(text)) }
+        })
+        .await??;
+        Ok(operator)
+    }
+
+    /// Base URL of the Open Service Broker API.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.listen
+    }
+
+    /// A client of its Open Service Broker API.
+    #[must_use]
+    pub fn osb(&self) -> Osb {
+        Osb::new(&self.listen)
+    }
+
+    /// Asks the admin listener; status and text.
+    ///
+    /// # Errors
+    /// When it doesn't answer.
+    pub async fn admin(&self, path: &str) -> Result<(u16, String)> {
+        let answer = reqwest::get(format!("{}{path}", self.admin)).await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
+    }
+
+    /// All that it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Where it logs.
+    #[must_use]
+    pub fn log_path(&self) -> PathBuf {
+        self.process.log_path().to_path_buf()
+    }
+
+    /// SIGKILL: nothing of it gets to clean up.
+    pub async fn kill(&self) -> Result<()> {
+        self.process.kill();
+        self.process.wait(Duration::from_secs(10)).await?;
+        Ok(())
+    }
+
+    /// SIGTERM, and its end within the 10 s that it promises.
+    ///
+    /// # Errors
+    /// When it takes longer or doesn't end with success.
+    pub async fn terminate(&self) -> Result<()> {
+        self.process.terminate();
+        let exit = self.process.wait(Duration::from_secs(10)).await?;
+        if !exit.success() {
+            bail!("the operator ended with {exit}");
+        }
+        Ok(())
+    }
+}
+
+/// The addresses of both listeners, once the log names them.
+fn addresses(log: &str) -> Option<(String, String)> {
+    let find = |message: &str| {
+        log.lines().find_map(|line| {
+            let event: serde_json::Value = serde_json::from_str(line).ok()?;
+            (event["message"] == message).then(|| event["address"].as_str().map(str::to_owned))?
+        })
+    };
+    Some((find("serving the Open Service Broker API")?, find("serving probes and metrics")?))
+}
+
+/// Runs the operator in this process if the arguments say so: a test or the playground starts
+/// itself again as the operator, so no other program must have been built.
+pub fn become_operator_if_asked() {
+    let mut args = std::env::args_os();
+    let program = args.next();
+    if args.next().is_some_and(|arg| arg == AS_OPERATOR) {
+        let code = kyma_bindings::run::main(program.into_iter().chain(args));
+        std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS));
+    }
+}
+
+/// This program, to be started again.
+///
+/// # Errors
+/// When the system doesn't tell.
+pub fn this_program() -> Result<PathBuf> {
+    std::env::current_exe().context("the path of this program is not known")
+}

@@ -1,0 +1,119 @@
+//! A client of the Open Service Broker API, as a platform would be one.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use reqwest::header::HeaderMap;
+use serde_json::{Value, json};
+
+/// Talks to one broker.
+#[derive(Clone)]
+pub struct Osb {
+    http: reqwest::Client,
+    base: String,
+}
+
+/// An answer, whatever its status.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, which is always JSON.
+    pub body: Value,
+}
+
+impl Answer {
+    /// The kubeconfig in it.
+    ///
+    /// # Errors
+    /// When there is none; the answer is in the message, which has no secret then.
+    pub fn kubeconfig(&self) -> Result<&str> {
+        let kubeconfig = self.body["credentials"]["kubeconfig"].as_str();
+        kubeconfig.with_context(|| format!("no kubeconfig in {} {}", self.status, self.body))
+    }
+
+    /// The error's description.
+    #[must_use]
+    pub fn description(&self) -> &str {
+        self.body["description"].as_str().unwrap_or_default()
+    }
+}
+
+impl Osb {
+    /// A client for the broker at `base`, such as `http://127.0.0.1:8080`.
+    #[must_use]
+    pub fn new(base: &str) -> Self {
+        Self { http: reqwest::Client::new(), base: base.to_owned() }
+    }
+
+    /// URL of a binding under the plain prefix.
+    #[must_use]
+    pub fn url(&self, instance: &str, binding: &str) -> String {
+        format!("{}/v2/service_instances/{instance}/service_bindings/{binding}", self.base)
+    }
+
+    /// PUT with a lifetime, or without one.
+    ///
+    /// # Errors
+    /// When there is no answer, or one that isn't JSON.
+    pub async fn bind(&self, instance: &str, binding: &str, seconds: Option<i64>) -> Result<Answer> {
+        let mut body = json!({"service_id": "kyma", "plan_id": "aws"});
+        if let Some(seconds) = seconds {
+            body["parameters"] = json!({"expiration_seconds": seconds});
+        }
+        send(self.http.put(self.url(instance, binding)).json(&body)).await
+    }
+
+    /// GET.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub async fn fetch(&self, instance: &str, binding: &str) -> Result<Answer> {
+        send(self.http.get(self.url(instance, binding))).await
+    }
+
+    /// DELETE.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub async fn unbind(&self, instance: &str, binding: &str) -> Result<Answer> {
+        let url = format!("{}?service_id=kyma&plan_id=aws", self.url(instance, binding));
+        send(self.http.delete(url)).await
+    }
+
+    /// Any request to a path of this broker, with the version header.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub async fn request(&self, method: reqwest::Method, path: &str, body: Option<String>) -> Result<Answer> {
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        send(match body {
+            Some(body) => request.body(body),
+            None => request,
+        })
+        .await
+    }
+
+    /// A request without the version header, to be filled in.
+    #[must_use]
+    pub fn bare(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.base))
+    }
+}
+
+async fn send(request: reqwest::RequestBuilder) -> Result<Answer> {
+    answer(request.header("X-Broker-API-Version", "2.17")).await
+}
+
+/// Sends a request as it is.
+///
+/// # Errors
+/// When there is no answer, or one that isn't JSON.
+pub async fn answer(request: reqwest::RequestBuilder) -> Result<Answer> {
+    let response = request.timeout(Duration::from_secs(60)).send().await?;
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let body = response.json().await.with_context(|| format!("the body of a {status} is not JSON"))?;
+    Ok(Answer { status, headers, body })
+}
