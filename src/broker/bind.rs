@@ -106,7 +106,7 @@ pub async fn bind(broker: &Broker, ids: &Ids, request: &BindRequest) -> Result<(
             Some(Waited::Refused(problem)) => {
                 // A refusal of what a request asked for is not kept, even if that request's
                 // broker ended before it could clean up.
-                if created || view.from_osb {
+                if created || view.only_wished {
                     broker.remove(name, &view.uid, deadline).await?;
                 }
                 return Err(problem);
@@ -171,7 +171,7 @@ mod tests {
             seconds: 600,
             ends: at(600),
             deleting: false,
-            from_osb: true,
+            only_wished: true,
             progress: Progress::Pending,
         }
     }

@@ -46,8 +46,8 @@ pub struct View {
     pub ends: Timestamp,
     /// Whether somebody has asked for its deletion.
     pub deleting: bool,
-    /// Whether an OSB request created it.
-    pub from_osb: bool,
+    /// Whether it is only what an OSB request wished for: created by one, and nothing issued yet.
+    pub only_wished: bool,
     /// How far it is.
     pub progress: Progress,
 }
@@ -74,7 +74,7 @@ impl View {
                 .expires_at()
                 .unwrap_or_else(|| created.saturating_add(asked).unwrap_or(Timestamp::MAX)),
             deleting: binding.is_deleting(),
-            from_osb: binding.is_from_osb(),
+            only_wished: binding.is_from_osb() && binding.status.as_ref().is_none_or(|s| s.binding.is_none()),
             progress,
         }
     }

@@ -51,7 +51,7 @@ mod tests {
             seconds: 600,
             ends: at(600),
             deleting: false,
-            from_osb: false,
+            only_wished: false,
             progress: Progress::Ready(at(600)),
         };
         assert_eq!(shown(&ready, &ids, at(599)), Some(at(600)));

@@ -285,7 +285,10 @@ impl Access {
             contexts: [OutContext { name, context: OutPair { cluster: name, user: name } }],
             current_context: name,
         };
-        let yaml = serde_saphyr::to_string(&document).map_err(|_| Refusal::Unreadable)?;
+        // One line a value, as every tool that ever read a kubeconfig expects it.
+        let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+        let yaml =
+            serde_saphyr::to_string_with_options(&document, options).map_err(|_| Refusal::Unreadable)?;
         let back = accept(yaml.as_bytes())?;
         let same = back.server == self.server
             && back.ca == self.ca

@@ -103,9 +103,11 @@ fn ours_reads_back_whatever_the_clusters_name_is() {
     let ends = Timestamp::from_second(1_800_000_000).unwrap();
     for name in ["c-1234567", "no", "null", "1e3", "~", "a: b", "x\ny", "# c", "'", "\"", "0x1F", "- a", "é"]
     {
-        let out = access.kubeconfig(name, &"aaa.bbb.ccc".to_owned().into(), ends).unwrap();
+        let token = format!("aaa.{}.ccc", "b".repeat(900));
+        let out = access.kubeconfig(name, &token.clone().into(), ends).unwrap();
         let text = out.expose_secret();
         assert!(text.starts_with("# This kubeconfig stops working at 2027-01-15T08:00:00Z.\n"));
+        assert!(text.contains(&format!("\n    token: {token}\n")), "{text}");
         let file: File = serde_saphyr::from_str(text).unwrap();
         assert_eq!(file.current_context.as_deref(), Some(name));
         assert_eq!((file.clusters.len(), file.users.len(), file.contexts.len()), (1, 1, 1));

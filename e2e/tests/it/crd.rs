@@ -1,0 +1,89 @@
+//! What the API server refuses, and in which words.
+
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kyma_bindings::api::binding::KymaBinding;
+use serde_json::{Value, json};
+
+use e2e::Stage;
+
+use crate::world::world;
+
+fn binding(name: &str, spec: &Value) -> KymaBinding {
+    serde_json::from_value(json!({
+        "apiVersion": "bindings.kyma-project.io/v1alpha1", "kind": "KymaBinding",
+        "metadata": {"name": name}, "spec": spec,
+    }))
+    .unwrap()
+}
+
+async fn refusal(bindings: &Api<KymaBinding>, name: &str, spec: Value) -> String {
+    match bindings.create(&PostParams::default(), &binding(name, &spec)).await {
+        Err(kube::Error::Api(status)) if status.code == 422 => status.message,
+        other => panic!("{name} {spec}: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_must_be_refused_is_refused_with_its_message() {
+    let stage = Stage::new(&world().await.control, "crd").await.unwrap();
+    let bindings = stage.bindings();
+    for (spec, message) in [
+        (
+            json!({"instanceId": "i", "expirationSeconds": 599}),
+            "expirationSeconds must be between 600 and 7200",
+        ),
+        (
+            json!({"instanceId": "i", "expirationSeconds": 7201}),
+            "expirationSeconds must be between 600 and 7200",
+        ),
+        (json!({"instanceId": ""}), "instanceId must be a label value"),
+        (json!({"instanceId": "a b"}), "instanceId must be a label value"),
+        (json!({"instanceId": "-a"}), "instanceId must be a label value"),
+        (json!({"instanceId": "x".repeat(64)}), "63"),
+        (json!({"instanceId": "i", "createdBy": "x".repeat(257)}), "256"),
+    ] {
+        let refused = refusal(&bindings, "refused", spec).await;
+        assert!(refused.contains(message), "{message} is not in: {refused}");
+    }
+    let long = refusal(&bindings, &"x".repeat(241), json!({"instanceId": "i"})).await;
+    assert!(long.contains("the name must be at most 240 characters long"), "{long}");
+    bindings
+        .create(&PostParams::default(), &binding(&"x".repeat(240), &json!({"instanceId": "i"})))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn the_spec_is_immutable_and_has_its_default() {
+    let stage = Stage::new(&world().await.control, "crd-immutable").await.unwrap();
+    let bindings = stage.bindings();
+    let made = stage.apply("immutable", "i", None).await.unwrap();
+    assert_eq!(made.spec.expiration_seconds, 600);
+    let change = Patch::Merge(json!({"spec": {"expirationSeconds": 700}}));
+    match bindings.patch("immutable", &PatchParams::default(), &change).await {
+        Err(kube::Error::Api(status)) => assert!(
+            status.message.contains("spec is immutable: delete the KymaBinding and create another"),
+            "{}",
+            status.message
+        ),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn bindings_can_be_selected_by_instance_and_explain_themselves() {
+    let world = world().await;
+    let stage = Stage::new(&world.control, "crd-select").await.unwrap();
+    stage.apply("one", "i-1", None).await.unwrap();
+    stage.apply("two", "i-2", None).await.unwrap();
+    let select =
+        ["-n", &stage.namespace, "get", "kb", "--field-selector", "spec.instanceId=i-2", "-o", "name"];
+    let selected = world.control.kubectl(&select).await.unwrap();
+    assert_eq!(selected.trim(), "kymabinding.bindings.kyma-project.io/two");
+    let explained = world.control.kubectl(&["explain", "kb", "--recursive"]).await.unwrap();
+    assert!(explained.contains("expirationSeconds"));
+    for field in ["kb", "kb.spec", "kb.spec.expirationSeconds", "kb.status", "kb.status.conditions"] {
+        let explained = world.control.kubectl(&["explain", field]).await.unwrap();
+        assert!(!explained.contains("<empty>"), "{explained}");
+    }
+}

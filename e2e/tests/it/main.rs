@@ -1,0 +1,13 @@
+//! The operator against real clusters. All in one program: the clusters are started once and
+//! shared, each test has namespaces, instances and an operator process of its own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod cluster_changes;
+mod crd;
+mod leaks;
+mod lifecycle;
+mod limit;
+mod osb;
+mod ownership;
+mod restart;
+mod world;
