@@ -125,7 +125,7 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
 
     let controller = async {
         match controller {
-            Some(controller) => controller.run().await.map_err(RunError::from),
+            Some(controller) => Box::pin(controller.run()).await.map_err(RunError::from),
             None => std::future::pending().await,
         }
     };

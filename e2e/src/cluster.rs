@@ -143,6 +143,7 @@ impl Cluster {
     /// # Panics
     /// Outside of a tokio runtime, and when the TLS library refuses our own certificates.
     #[must_use]
+    #[expect(clippy::panic, reason = "a test without its cluster has nothing to go on with")]
     pub fn client(&self) -> Client {
         match Client::try_from(self.admin.clone()) {
             Ok(client) => client,

@@ -97,6 +97,9 @@ impl Operator {
     }
 
     /// SIGKILL: nothing of it gets to clean up.
+    ///
+    /// # Errors
+    /// When it is still there after 10 s.
     pub async fn kill(&self) -> Result<()> {
         self.process.kill();
         self.process.wait(Duration::from_secs(10)).await?;

@@ -97,7 +97,6 @@ impl Osb {
     }
 
     /// A request without the version header, to be filled in.
-    #[must_use]
     pub fn bare(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, format!("{}{path}", self.base))
     }
@@ -112,7 +111,7 @@ async fn send(request: reqwest::RequestBuilder) -> Result<Answer> {
 /// # Errors
 /// When there is no answer, or one that isn't JSON.
 pub async fn answer(request: reqwest::RequestBuilder) -> Result<Answer> {
-    let response = request.timeout(Duration::from_secs(60)).send().await?;
+    let response = request.timeout(Duration::from_mins(1)).send().await?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let body = response.json().await.with_context(|| format!("the body of a {status} is not JSON"))?;
     Ok(Answer { status, headers, body })

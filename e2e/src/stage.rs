@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{Api, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::core::ApiResource;
 use kyma_bindings::api::binding::KymaBinding;
 use kyma_bindings::api::crd::custom_resource_definition;
@@ -41,7 +41,7 @@ pub async fn install_crd(control: &Cluster) -> Result<()> {
     install(control, custom_resource_definition()).await?;
     let bindings: Api<KymaBinding> = Api::all(control.client());
     eventually("KymaBindings to be served", SOON, async || {
-        bindings.list(&Default::default()).await.map(drop)
+        bindings.list(&ListParams::default()).await.map(drop)
     })
     .await?;
     Ok(())
@@ -64,7 +64,7 @@ pub async fn install_runtime_crd(control: &Cluster) -> Result<()> {
     });
     install(control, serde_json::from_value(crd)?).await?;
     let runtimes: Api<DynamicObject> = Api::all_with(control.client(), &runtime::api_resource());
-    eventually("Runtimes to be served", SOON, async || runtimes.list(&Default::default()).await.map(drop))
+    eventually("Runtimes to be served", SOON, async || runtimes.list(&ListParams::default()).await.map(drop))
         .await?;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Conditions, their typed reasons, and the phase derived from them.
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -152,7 +153,7 @@ pub struct Say {
 
 /// The conditions as they shall be: of those that stay the same, the transition time is kept.
 #[must_use]
-pub fn merge(old: &[Condition], say: &[Say], generation: Option<i64>, now: Time) -> Vec<Condition> {
+pub fn merge(old: &[Condition], say: &[Say], generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
     say.iter()
         .map(|say| {
             let status = if say.status { "True" } else { "False" };
@@ -163,7 +164,7 @@ pub fn merge(old: &[Condition], say: &[Say], generation: Option<i64>, now: Time)
                 reason: say.reason.as_str().to_owned(),
                 message: say.message.clone(),
                 observed_generation: generation,
-                last_transition_time: before.map_or(now.clone(), |c| c.last_transition_time.clone()),
+                last_transition_time: before.map_or(Time(now), |c| c.last_transition_time.clone()),
             }
         })
         .collect()
@@ -173,8 +174,8 @@ pub fn merge(old: &[Condition], say: &[Say], generation: Option<i64>, now: Time)
 mod tests {
     use super::*;
 
-    fn at(second: i64) -> Time {
-        Time(jiff::Timestamp::from_second(second).unwrap_or_default())
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap_or_default()
     }
 
     fn ready(status: bool, reason: Reason) -> Say {
@@ -185,10 +186,10 @@ mod tests {
     fn a_transition_time_moves_only_with_the_status() {
         let first = merge(&[], &[ready(false, Reason::ClusterTimedOut)], Some(1), at(10));
         let second = merge(&first, &[ready(false, Reason::ClusterUnreachable)], Some(1), at(20));
-        assert_eq!(second[0].last_transition_time, at(10));
+        assert_eq!(second[0].last_transition_time, Time(at(10)));
         assert_eq!(second[0].reason, "ClusterUnreachable");
         let third = merge(&second, &[ready(true, Reason::Issued)], Some(1), at(30));
-        assert_eq!(third[0].last_transition_time, at(30));
+        assert_eq!(third[0].last_transition_time, Time(at(30)));
     }
 
     #[test]

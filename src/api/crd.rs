@@ -91,7 +91,6 @@ pub fn render() -> Result<String, RenderError> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -84,7 +84,7 @@ pub fn kubeconfig(
     let owned = |owner: &OwnerReference| owner.uid == binding_uid && owner.kind == KymaBinding::kind(&());
     let shaped = secret.metadata.name.as_deref() == Some(id.object_name().as_str())
         && is_ours(&secret.metadata, binding_uid)
-        && matches!(secret.metadata.owner_references.as_deref(), Some([owner]) if owned(owner))
+        && matches!(secret.metadata.owner_references.as_deref(), Some([only]) if owned(only))
         && secret.type_.as_deref() == Some(SECRET_TYPE)
         && secret.immutable == Some(true);
     let mut data = secret.data?;
@@ -101,7 +101,6 @@ pub fn kubeconfig(
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use serde_json::json;

@@ -111,10 +111,9 @@ pub async fn bind(broker: &Broker, ids: &Ids, request: &BindRequest) -> Result<(
                 }
                 return Err(problem);
             }
-            Some(Waited::Deleting) => return Err(Problem::Concurrency),
             // The one that was joined was refused and removed: take its place.
             Some(Waited::Gone) if !created => {}
-            Some(Waited::Gone) => return Err(Problem::Concurrency),
+            Some(Waited::Deleting | Waited::Gone) => return Err(Problem::Concurrency),
             None => return Err(Problem::NotReady(broker.why(name))),
         }
     }
@@ -153,7 +152,6 @@ impl Broker {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::api::conditions::Reason;

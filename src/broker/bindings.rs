@@ -103,7 +103,7 @@ struct Index {
 
 /// The bindings, and the calls that requests make.
 pub struct Bindings {
-    bindings: Api<KymaBinding>,
+    objects: Api<KymaBinding>,
     secrets: Api<Secret>,
     index: RwLock<Index>,
     waiters: Mutex<HashMap<String, (usize, Arc<Waiter>)>>,
@@ -133,7 +133,7 @@ impl Bindings {
     #[must_use]
     pub fn new(client: Client, namespace: &str) -> Self {
         Self {
-            bindings: Api::namespaced(client.clone(), namespace),
+            objects: Api::namespaced(client.clone(), namespace),
             secrets: Api::namespaced(client, namespace),
             index: RwLock::default(),
             waiters: Mutex::default(),
@@ -148,12 +148,13 @@ impl Bindings {
 
     /// Watches for ever.
     pub async fn run(&self) {
-        let events = watcher(self.bindings.clone(), watcher::Config::default()).default_backoff();
+        let events = watcher(self.objects.clone(), watcher::Config::default()).default_backoff();
         pin_mut!(events);
         while let Some(event) = events.next().await {
-            match event {
-                Ok(event) => self.take(event),
-                Err(_) => tracing::warn!("watching KymaBindings failed; trying again"),
+            if let Ok(event) = event {
+                self.take(event);
+            } else {
+                tracing::warn!("watching KymaBindings failed; trying again");
             }
         }
     }
@@ -223,16 +224,16 @@ impl Bindings {
         mut look: impl FnMut(&B, Sight<'_>) -> Option<T>,
     ) -> Result<(B, Option<T>), Problem> {
         let ticket = self.ticket(name);
-        let begun = begin.await?;
+        let started = begin.await?;
         loop {
             let changed = ticket.waiter.notify.notified();
             let answer = {
                 let index = self.index.read();
                 let gone = ticket.waiter.gone.lock();
-                look(&begun, Sight { view: index.views.get(name), gone: &gone })
+                look(&started, Sight { view: index.views.get(name), gone: &gone })
             };
             if answer.is_some() || tokio::time::timeout_at(deadline, changed).await.is_err() {
-                return Ok((begun, answer));
+                return Ok((started, answer));
             }
         }
     }
@@ -248,7 +249,7 @@ impl Bindings {
     /// # Errors
     /// When the control plane doesn't answer.
     pub async fn read(&self, name: &str) -> Result<Option<View>, Problem> {
-        let found = bounded(self.bindings.get_opt(name)).await?;
+        let found = bounded(self.objects.get_opt(name)).await?;
         Ok(found.as_ref().map(View::of))
     }
 
@@ -259,7 +260,7 @@ impl Bindings {
     /// When the control plane refuses or doesn't answer.
     pub async fn create(&self, binding: &KymaBinding) -> Result<Option<View>, Problem> {
         let created = bounded(async {
-            match self.bindings.create(&PostParams::default(), binding).await {
+            match self.objects.create(&PostParams::default(), binding).await {
                 Ok(created) => Ok(Some(View::of(&created))),
                 Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(None),
                 Err(error) => Err(error),
@@ -276,7 +277,7 @@ impl Bindings {
         let params = DeleteParams::background()
             .preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
         let deleted = bounded(async {
-            match self.bindings.delete(name, &params).await {
+            match self.objects.delete(name, &params).await {
                 Ok(_) => Ok(true),
                 Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(false),
                 Err(error) => Err(error),

@@ -35,7 +35,6 @@ pub async fn fetch(broker: &Broker, ids: &Ids) -> Result<Credentials, Problem> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::api::conditions::Reason;

@@ -131,14 +131,14 @@ impl BindRequest {
             service_id: text("service_id")?,
             plan_id: text("plan_id")?,
             seconds: seconds(&body, lifetimes)?,
-            created_by: created_by(&body, headers).map(short),
-            request_id: header_text(headers, REQUEST_IDENTITY).map(short),
+            created_by: created_by(&body, headers).as_deref().map(short),
+            request_id: header_text(headers, REQUEST_IDENTITY).as_deref().map(short),
         })
     }
 }
 
 fn required(name: &'static str, value: Option<&str>) -> Result<String, Problem> {
-    value.filter(|v| !v.is_empty()).map(|v| short(v.to_owned())).ok_or(Problem::Missing(name))
+    value.filter(|v| !v.is_empty()).map(short).ok_or(Problem::Missing(name))
 }
 
 /// `null` and 0 count as missing; the value must be an integer in JSON's sense, no string and no
@@ -183,12 +183,11 @@ fn header_text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().filter(|v| !v.is_empty()).map(str::to_owned)
 }
 
-fn short(text: String) -> String {
+fn short(text: &str) -> String {
     text.chars().take(MAX_INFO).collect()
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

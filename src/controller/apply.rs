@@ -182,12 +182,11 @@ async fn revoke_once(
 /// When the control plane fails.
 pub async fn delete_secret(ctx: &Context, owner: &Owner) -> Result<(), PlaneError> {
     let name = owner.binding.object_name();
-    let uid = match ctx.secrets.get(&name, &owner.uid) {
-        Some(seen) => Some(seen.uid),
-        None => {
-            let found = ctx.plane.find_secret(&name).await?;
-            found.filter(|meta| credentials::is_ours(meta, &owner.uid)).and_then(|meta| meta.uid)
-        }
+    let uid = if let Some(seen) = ctx.secrets.get(&name, &owner.uid) {
+        Some(seen.uid)
+    } else {
+        let found = ctx.plane.find_secret(&name).await?;
+        found.filter(|meta| credentials::is_ours(meta, &owner.uid)).and_then(|meta| meta.uid)
     };
     match uid {
         Some(uid) => ctx.plane.delete_secret(&name, &uid).await,

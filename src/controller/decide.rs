@@ -177,7 +177,6 @@ fn removal(facts: &Facts) -> Removal {
         return Removal::GiveUp(GiveUp::Forgotten);
     }
     match instance {
-        State::Unknown => Removal::GiveUp(GiveUp::ClusterGone),
         State::Ready(target) | State::Suspended(target)
             if pinned(binding) && !same_runtime(binding, target) =>
         {
@@ -186,11 +185,9 @@ fn removal(facts: &Facts) -> Removal {
         State::Ready(target) | State::Suspended(target) if target.kubeconfig.is_some() => {
             Removal::Revoke(target.clone())
         }
-        State::Suspended(_) => Removal::GiveUp(GiveUp::ClusterGone),
-        State::Ready(_) | State::InProgress | State::Failed if pinned(binding) => {
-            Removal::Later(Reason::ClusterUnreachable)
-        }
+        State::Unknown | State::Suspended(_) => Removal::GiveUp(GiveUp::ClusterGone),
         State::Ready(_) => Removal::Later(Reason::ClusterUnreachable),
+        State::InProgress | State::Failed if pinned(binding) => Removal::Later(Reason::ClusterUnreachable),
         State::Ambiguous(..) => Removal::Later(Reason::InstanceAmbiguous),
         // Never provisioned and never pinned: there was no cluster to make anything in.
         State::InProgress | State::Failed => Removal::Nothing,

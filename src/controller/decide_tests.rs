@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
-
 use super::*;
 use crate::instances::state::KubeconfigRef;
 use serde_json::{Value, json};

@@ -13,7 +13,6 @@ pub fn admits(seats: impl IntoIterator<Item = Seat>, max: usize, now: Timestamp)
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

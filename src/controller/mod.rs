@@ -35,6 +35,7 @@ use crate::api::names::{MANAGED_BY, MANAGED_BY_VALUE};
 use crate::instances::Instances;
 use crate::managed::clients::Deadlines;
 use crate::managed::{Clients, ControlPlane};
+use crate::telemetry::admin::Check;
 use crate::telemetry::metrics::Metrics;
 use context::{Context, Settings};
 use ledger::Ledger;
@@ -95,7 +96,7 @@ impl BindingController {
 
     /// What readiness depends on, by name.
     #[must_use]
-    pub fn readiness(&self) -> Vec<(&'static str, Box<dyn Fn() -> bool + Send + Sync>)> {
+    pub fn readiness(&self) -> Vec<Check> {
         let (instances, secrets, started) =
             (self.instances.clone(), self.secrets.clone(), self.started.clone());
         vec![

@@ -140,13 +140,12 @@ impl Round<'_> {
     /// A managed cluster failed: what it may hold is removed where that is due, then it is said.
     async fn fail(&self, target: &Target, failure: &Failure) -> Result<Action, Error> {
         let foreign = matches!(failure, Failure::Foreign { .. });
-        if foreign || matches!(failure, Failure::Token(_)) {
-            if let Some(kubeconfig) = &target.kubeconfig
-                && let Revoked::Failed(failure) =
-                    apply::revoke(self.ctx, self.binding, &self.owner, kubeconfig).await
-            {
-                return self.retry(Outcome::Failing(reason(&failure), failure.to_string())).await;
-            }
+        if (foreign || matches!(failure, Failure::Token(_)))
+            && let Some(kubeconfig) = &target.kubeconfig
+            && let Revoked::Failed(failure) =
+                apply::revoke(self.ctx, self.binding, &self.owner, kubeconfig).await
+        {
+            return self.retry(Outcome::Failing(reason(&failure), failure.to_string())).await;
         }
         let (why, message) = (reason(failure), failure.to_string());
         if !foreign {

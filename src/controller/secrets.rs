@@ -59,7 +59,7 @@ impl Secrets {
             match event {
                 Ok(event) => self.take(event),
                 Err(error) => {
-                    tracing::warn!(error = %watch_failure(&error), "watching binding Secrets failed; trying again")
+                    tracing::warn!(error = %watch_failure(&error), "watching binding Secrets failed; trying again");
                 }
             }
         }

@@ -51,7 +51,7 @@ pub fn desired(binding: &KymaBinding, outcome: &Outcome, now: Timestamp) -> Opti
         status.cluster_id = Some(issue.cluster_id.clone());
         status.binding = Some(SecretReference { name: issue.secret.clone() });
     }
-    status.conditions = merge(&before.conditions, &say(outcome, &status), generation, Time(now));
+    status.conditions = merge(&before.conditions, &say(outcome, &status), generation, now);
     status.phase = Some(phase(binding, outcome, &status, now));
     status.observed_generation = generation;
     (status != before).then_some(status)
@@ -111,7 +111,6 @@ fn phase(binding: &KymaBinding, outcome: &Outcome, status: &KymaBindingStatus, n
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use serde_json::json;

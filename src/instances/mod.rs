@@ -62,9 +62,8 @@ impl Instances {
     /// stream must be consumed: the watches wait for it.
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<String>) {
-        let (changed, changes) = mpsc::channel(1024);
-        let known = RwLock::default();
-        (Self { known, changed }, changes)
+        let (sender, receiver) = mpsc::channel(1024);
+        (Self { known: RwLock::default(), changed: sender }, receiver)
     }
 
     /// In what state an instance is. Before [`Self::is_synced`] the answer means nothing.
@@ -109,7 +108,7 @@ impl Instances {
                     self.tell(touched).await;
                 }
                 Err(error) => {
-                    tracing::warn!(error = %watch_failure(&error), "watching kubeconfig Secrets failed; trying again")
+                    tracing::warn!(error = %watch_failure(&error), "watching kubeconfig Secrets failed; trying again");
                 }
             }
         }
@@ -156,7 +155,7 @@ impl Instances {
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::warn!(error = %watch_failure(&error), "watching Runtimes failed; trying again")
+                    tracing::warn!(error = %watch_failure(&error), "watching Runtimes failed; trying again");
                 }
             }
         }
@@ -190,6 +189,6 @@ pub fn watch_failure(error: &watcher::Error) -> &'static str {
         watcher::Error::WatchStartFailed(_) => "the watch was refused or not answered",
         watcher::Error::WatchError(_) => "the server ended the watch with an error",
         watcher::Error::WatchFailed(_) => "the connection broke",
-        _ => "unexpected",
+        watcher::Error::NoResourceVersion => "the list has no resource version",
     }
 }

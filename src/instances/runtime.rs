@@ -76,7 +76,6 @@ fn is_suspended(object: &impl ResourceExt) -> bool {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use serde_json::json;

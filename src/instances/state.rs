@@ -19,6 +19,7 @@ pub struct SecretFacts {
 
 /// What we know of a `Runtime`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own that a Runtime states")]
 pub struct RuntimeFacts {
     /// Name of the Runtime, which is the runtime id.
     pub name: String,
@@ -142,12 +143,11 @@ fn target(instance: &str, runtime: Option<&RuntimeFacts>, secret: Option<&Secret
 fn ambiguous<'a>(kind: &str, names: impl Iterator<Item = &'a str>) -> State {
     let mut names: Vec<_> = names.collect();
     names.sort_unstable();
-    let named = |i: usize| format!("{kind} {}", names.get(i).copied().unwrap_or_default());
-    State::Ambiguous(named(0), named(1))
+    let full = |i: usize| format!("{kind} {}", names.get(i).copied().unwrap_or_default());
+    State::Ambiguous(full(0), full(1))
 }
 
 #[cfg(test)]
-#[allow(clippy::panic, reason = "tests")]
 mod tests {
     use super::*;
 

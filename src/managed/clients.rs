@@ -83,10 +83,7 @@ impl Clients {
 
     async fn connect(&self, secret: &str) -> Result<Arc<Cluster>, Failure> {
         let read = tokio::time::timeout(self.deadlines.call, self.secrets.get_opt(secret));
-        let secret = match read.await {
-            Ok(Ok(secret)) => secret,
-            Ok(Err(_)) | Err(_) => return Err(Failure::ReadKubeconfig),
-        };
+        let Ok(Ok(secret)) = read.await else { return Err(Failure::ReadKubeconfig) };
         // A forced renewal empties the key first and fills it again: unreachable for now.
         let data = secret.and_then(|s| s.data?.remove(KUBECONFIG_KEY)).filter(|d| !d.0.is_empty());
         let access = kubeconfig::accept(&data.ok_or(Failure::NoKubeconfig)?.0)?;

@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
-
 use super::*;
 
 /// A PEM block is base64 between two lines; for parsing, any bytes will do.

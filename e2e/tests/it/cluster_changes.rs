@@ -6,7 +6,7 @@ use e2e::stage::{MANAGED_NAMESPACE, SOON, prove, prove_refused};
 use e2e::{Cluster, Stage, eventually};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::lifecycle::objects;
@@ -297,15 +297,15 @@ async fn admin_token(cluster: &Cluster, account: &str) -> String {
     let client = cluster.client();
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), MANAGED_NAMESPACE);
     let object = serde_json::from_value(json!({"metadata": {"name": account}})).unwrap();
-    accounts.create(&Default::default(), &object).await.unwrap();
+    accounts.create(&PostParams::default(), &object).await.unwrap();
     let binding = json!({
         "metadata": {"name": account},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
         "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": MANAGED_NAMESPACE}],
     });
     let bindings: Api<k8s_openapi::api::rbac::v1::ClusterRoleBinding> = Api::all(client);
-    bindings.create(&Default::default(), &serde_json::from_value(binding).unwrap()).await.unwrap();
+    bindings.create(&PostParams::default(), &serde_json::from_value(binding).unwrap()).await.unwrap();
     let request = serde_json::from_value(json!({"metadata": {}, "spec": {"audiences": []}})).unwrap();
-    let token = accounts.create_token_request(account, &Default::default(), &request).await.unwrap();
+    let token = accounts.create_token_request(account, &PostParams::default(), &request).await.unwrap();
     serde_json::to_value(token).unwrap()["status"]["token"].as_str().unwrap().to_owned()
 }

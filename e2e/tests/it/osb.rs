@@ -1,6 +1,7 @@
 //! The HTTP contract, as far as it is served so far.
 
 use e2e::osb::{Answer, Osb, answer};
+use kube::api::ListParams;
 use reqwest::Method;
 use serde_json::json;
 
@@ -54,7 +55,10 @@ async fn requests_that_are_wrong_are_told_what_would_be_right() {
         (no_query.status, no_query.description()),
         (400, "service_id must be given and must not be empty")
     );
-    assert!(stage.bindings().list(&Default::default()).await.unwrap().items.is_empty(), "nothing half-made");
+    assert!(
+        stage.bindings().list(&ListParams::default()).await.unwrap().items.is_empty(),
+        "nothing half-made"
+    );
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use e2e::eventually;
 use e2e::stage::{MANAGED_NAMESPACE, SOON, prove, prove_refused};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::lifecycle::objects;
@@ -37,7 +37,7 @@ async fn a_foreign_object_of_our_name_is_reported_and_left_alone() {
     let failed = stage.condition("foreign-1", "Stalled", "True", "ForeignObject").await.unwrap();
     assert_eq!(failed.status.unwrap().phase.unwrap().as_str(), "Failed");
     assert_eq!(objects(managed, "foreign-1").await, 1);
-    stage.bindings().delete("foreign-1", &Default::default()).await.unwrap();
+    stage.bindings().delete("foreign-1", &DeleteParams::default()).await.unwrap();
     stage.gone("foreign-1", SOON).await.unwrap();
     assert_eq!(roles.get("kyma-binding-foreign-1").await.unwrap(), before);
 }
