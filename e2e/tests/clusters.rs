@@ -1,4 +1,5 @@
 //! The test clusters behave like Kubernetes and like clusters of their own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
 //! Nothing started by a test may be left behind, however the test process ends.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

@@ -63,9 +63,9 @@ async fn a_narrowed_role_stays_narrowed() {
     operator.kill().await.unwrap();
     let operator = stage.operator(program(), &[]).await.unwrap();
     assert_eq!(operator.osb().bind(&instance, "narrow-1", None).await.unwrap().status, 200);
-    let rules = roles.get("kyma-binding-narrow-1").await.unwrap().rules.unwrap();
-    assert_eq!(rules.len(), 1);
-    assert_eq!(rules[0].resources.as_deref(), Some(&["pods".to_owned()][..]));
+    let left = roles.get("kyma-binding-narrow-1").await.unwrap().rules.unwrap();
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].resources.as_deref(), Some(&["pods".to_owned()][..]));
     prove_refused(kubeconfig).await.unwrap();
 }
 
