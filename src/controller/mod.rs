@@ -14,7 +14,7 @@ pub mod status;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
@@ -147,9 +147,7 @@ impl BindingController {
         });
         let rounds = async {
             // What doesn't know all instances and Secrets would take them for gone.
-            while !(instances.is_synced() && secrets.is_synced()) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+            futures::join!(instances.synced(), secrets.synced());
             started.store(true, Ordering::Relaxed);
             let queue = futures::stream::select(
                 events.map_ok(|binding| ObjectRef::from_obj(&binding)),
@@ -177,21 +175,39 @@ impl BindingController {
     }
 }
 
-/// Runs a round as a task of its own: a panic ends the task, not the stream that all live on.
+/// Runs a round and counts it.
 async fn guarded(
     binding: Arc<KymaBinding>,
     ctx: Arc<Context>,
     metrics: Arc<Metrics>,
 ) -> Result<Action, Error> {
     let began = Instant::now();
-    let task = AbortOnDropHandle::new(tokio::spawn(reconcile::reconcile(binding, ctx)));
-    let result = task.await.unwrap_or(Err(Error::Panicked));
+    let result = caught(reconcile::reconcile(binding, ctx)).await;
     metrics.reconciled(result.is_ok(), began.elapsed());
     result
+}
+
+/// Runs something as a task of its own: a panic ends the task, not the stream that all live on.
+async fn caught(
+    round: impl Future<Output = Result<Action, Error>> + Send + 'static,
+) -> Result<Action, Error> {
+    AbortOnDropHandle::new(tokio::spawn(round)).await.unwrap_or(Err(Error::Panicked))
 }
 
 async fn identify(client: &Client, namespace: &str) -> Result<ControlPlane, ControllerError> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let system = namespaces.get_metadata("kube-system").await.map_err(ControllerError::Identify)?;
     Ok(ControlPlane { id: system.uid().unwrap_or_default(), namespace: namespace.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_of_that_round_alone() {
+        let result = caught(async { panic!("a defect") }).await;
+        assert!(matches!(result, Err(Error::Panicked)));
+        assert!(caught(async { Ok(Action::await_change()) }).await.is_ok());
+    }
 }

@@ -74,7 +74,7 @@ pub async fn reconcile(binding: Arc<KymaBinding>, ctx: Arc<Context>) -> Result<A
     let step = decide::decide(&facts);
     let round = Round { ctx: &ctx, binding: &binding, owner, now, with, ends: decide::end(&facts) };
     match step {
-        Step::Rest(until) => Ok(round.rest(until)),
+        Step::Rest(until) => Ok(rest(until)),
         Step::AddFinalizer => round.add_finalizer().await,
         Step::Delete(why) => round.delete(why).await,
         Step::Remove(removal) => round.remove(removal).await,
@@ -94,11 +94,6 @@ fn circumstances(binding: &KymaBinding, instance: &State) -> String {
 }
 
 impl Round<'_> {
-    fn rest(&self, until: Option<Timestamp>) -> Action {
-        let Some(until) = until else { return Action::await_change() };
-        Action::requeue(until.duration_since(self.now).try_into().unwrap_or(Duration::ZERO))
-    }
-
     async fn add_finalizer(&self) -> Result<Action, Error> {
         let written = self.ctx.plane.add_finalizer(self.binding).await?;
         self.ctx.ledger.lock().wrote(&self.owner.uid, &written);
@@ -124,12 +119,12 @@ impl Round<'_> {
         }
         match apply::make(self.ctx, self.binding, &self.owner, target).await? {
             Made::Issued(issue) => {
-                let until = self.rest(Some(issue.expires_at));
+                let until = issue.expires_at;
                 self.settle(Outcome::Issued(issue)).await?;
                 tracing::info!(
                     binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id, "kubeconfig issued"
                 );
-                Ok(until)
+                Ok(rest(Some(until)))
             }
             Made::Failed(failure) => self.fail(target, &failure).await,
             Made::ClusterReplaced => self.delete(Reason::ClusterReplaced).await,
@@ -226,7 +221,7 @@ impl Round<'_> {
     async fn settle(&self, outcome: Outcome) -> Result<Action, Error> {
         self.write(&outcome).await?;
         self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.backoff.succeed());
-        Ok(self.rest(self.ends))
+        Ok(rest(self.ends))
     }
 
     /// Writes the outcome if it is news, and tries again after a wait of this binding's own.
@@ -249,6 +244,12 @@ impl Round<'_> {
         self.ctx.ledger.lock().wrote(&self.owner.uid, &written);
         Ok(())
     }
+}
+
+/// Nothing until then. Counted from the moment of the answer, so that a slow round makes nothing late.
+fn rest(until: Option<Timestamp>) -> Action {
+    let Some(until) = until else { return Action::await_change() };
+    Action::requeue(until.duration_since(Timestamp::now()).try_into().unwrap_or(Duration::ZERO))
 }
 
 /// How soon a round that ended early is taken up again.

@@ -9,6 +9,7 @@ use kube::ResourceExt as _;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{self, Event};
 use parking_lot::RwLock;
+use tokio::sync::SetOnce;
 
 use crate::api::names::BINDING_UID;
 use crate::instances::watch_failure;
@@ -28,25 +29,32 @@ pub struct Seen {
 struct Index {
     seen: HashMap<String, Seen>,
     listing: HashSet<String>,
-    synced: bool,
 }
 
 /// The Secrets by name.
 #[derive(Default)]
-pub struct Secrets(RwLock<Index>);
+pub struct Secrets {
+    index: RwLock<Index>,
+    synced: SetOnce<()>,
+}
 
 impl Secrets {
     /// The Secret of that name, if there is one that is marked with that binding.
     #[must_use]
     pub fn get(&self, name: &str, binding_uid: &str) -> Option<Seen> {
-        let index = self.0.read();
+        let index = self.index.read();
         index.seen.get(name).filter(|seen| seen.binding_uid == binding_uid).cloned()
     }
 
     /// Whether a whole list was seen.
     #[must_use]
     pub fn is_synced(&self) -> bool {
-        self.0.read().synced
+        self.synced.initialized()
+    }
+
+    /// Waits for [`Self::is_synced`].
+    pub async fn synced(&self) {
+        self.synced.wait().await;
     }
 
     /// Follows the watch for ever.
@@ -66,7 +74,7 @@ impl Secrets {
     }
 
     fn take(&self, event: Event<PartialObjectMeta<Secret>>) {
-        let mut index = self.0.write();
+        let mut index = self.index.write();
         match event {
             Event::Init => index.listing.clear(),
             Event::InitApply(secret) => {
@@ -76,7 +84,8 @@ impl Secrets {
             Event::InitDone => {
                 let listing = std::mem::take(&mut index.listing);
                 index.seen.retain(|name, _| listing.contains(name));
-                index.synced = true;
+                // Every list after the first finds it set.
+                let _ = self.synced.set(());
             }
             Event::Apply(secret) => index.put(&secret),
             Event::Delete(secret) => {

@@ -16,7 +16,7 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use parking_lot::RwLock;
-use tokio::sync::mpsc;
+use tokio::sync::{SetOnce, mpsc};
 
 use runtime::{INSTANCE_ID, instance_of, runtime_facts, secret_facts};
 use state::{RuntimeFacts, SecretFacts, State};
@@ -41,19 +41,12 @@ impl Known {
                 Some(used) => !used || self.runtimes.is_synced(),
             }
     }
-
-    /// Changes something and returns the instances to tell of: none before the first sync, when
-    /// nobody listens yet and everything will be looked at anyway.
-    fn take(&mut self, change: impl FnOnce(&mut Self) -> Vec<String>) -> Vec<String> {
-        let was_synced = self.is_synced();
-        let touched = change(self);
-        if was_synced { touched } else { Vec::new() }
-    }
 }
 
 /// The directory. Cheap to ask: nothing but a lock and a look-up.
 pub struct Instances {
     known: RwLock<Known>,
+    synced: SetOnce<()>,
     changed: mpsc::Sender<String>,
 }
 
@@ -63,7 +56,7 @@ impl Instances {
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<String>) {
         let (sender, receiver) = mpsc::channel(1024);
-        (Self { known: RwLock::default(), changed: sender }, receiver)
+        (Self { known: RwLock::default(), synced: SetOnce::new(), changed: sender }, receiver)
     }
 
     /// In what state an instance is. Before [`Self::is_synced`] the answer means nothing.
@@ -81,7 +74,27 @@ impl Instances {
     /// Whether everything there is has been seen once.
     #[must_use]
     pub fn is_synced(&self) -> bool {
-        self.known.read().is_synced()
+        self.synced.initialized()
+    }
+
+    /// Waits for [`Self::is_synced`].
+    pub async fn synced(&self) {
+        self.synced.wait().await;
+    }
+
+    /// Changes what is known and returns the instances to tell of: none before the first sync,
+    /// when nobody listens yet and everything will be looked at anyway.
+    fn take(&self, change: impl FnOnce(&mut Known) -> Vec<String>) -> Vec<String> {
+        let mut known = self.known.write();
+        let touched = change(&mut known);
+        if self.is_synced() {
+            return touched;
+        }
+        if known.is_synced() {
+            // Set only here, under the lock, and only once.
+            let _ = self.synced.set(());
+        }
+        Vec::new()
     }
 
     /// Watches for ever. Lost connections are taken up again with backoff.
@@ -104,7 +117,7 @@ impl Instances {
                         let facts = secret_facts(&s);
                         (facts.name.clone(), instance_of(&s).map(|id| (id, facts)))
                     };
-                    let touched = self.known.write().take(|known| known.secrets.take(event, read));
+                    let touched = self.take(|known| known.secrets.take(event, read));
                     self.tell(touched).await;
                 }
                 Err(error) => {
@@ -142,7 +155,7 @@ impl Instances {
                         let facts = runtime_facts(&r);
                         (facts.name.clone(), instance_of(&r).map(|id| (id, facts)))
                     };
-                    let touched = self.known.write().take(|known| {
+                    let touched = self.take(|known| {
                         let mut touched = known.runtimes.take(event, read);
                         // Until the list is whole, the Secrets' word alone counted, or nothing did.
                         if complete && known.runtimes_used != Some(true) {
@@ -162,13 +175,15 @@ impl Instances {
     }
 
     fn without_runtimes(&self) {
-        let mut known = self.known.write();
-        if known.runtimes_used.is_none() {
-            tracing::info!(
-                "no Runtimes in this control plane: labelled kubeconfig Secrets alone are the instances"
-            );
-            known.runtimes_used = Some(false);
-        }
+        self.take(|known| {
+            if known.runtimes_used.is_none() {
+                tracing::info!(
+                    "no Runtimes in this control plane: labelled kubeconfig Secrets alone are the instances"
+                );
+                known.runtimes_used = Some(false);
+            }
+            Vec::new()
+        });
     }
 
     async fn tell(&self, touched: Vec<String>) {
