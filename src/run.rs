@@ -104,7 +104,7 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
     } else {
         let bindings = Arc::new(Bindings::new(client.clone(), &args.namespace));
         let synced = bindings.clone();
-        checks.push(("broker's bindings", Box::new(move || synced.is_synced())));
+        checks.push(("broker's KymaBindings", Box::new(move || synced.is_synced())));
         let settings = broker::Settings { lifetimes: args.lifetimes(), create_timeout: args.create_timeout };
         let router = Broker::new(bindings.clone(), settings, metrics.clone()).router();
         let listener = listen("--listen", args.listen).await?;

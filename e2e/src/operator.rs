@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::osb::Osb;
+use crate::stage::SOON;
 use crate::{ManagedProcess, WorkDir, eventually};
 
 /// First argument with which a program of this package becomes the operator.
@@ -28,14 +29,17 @@ impl Operator {
     /// When it ends or isn't ready in time; the end of its log is in the message.
     pub async fn start(program: &Path, kubeconfig: &Path, args: &[&str]) -> Result<Self> {
         let dir = Arc::new(WorkDir::new("operator")?);
-        Self::start_in(&dir, program, kubeconfig, args).await
+        let operator = Self::launch(&dir, program, kubeconfig, args).await?;
+        operator.ready().await?;
+        Ok(operator)
     }
 
-    /// The same, with the log appended to that of an operator before in `dir`.
+    /// Starts it without waiting for more than its listeners. Its log is appended to one that is
+    /// already in `dir`.
     ///
     /// # Errors
-    /// As [`Self::start`].
-    pub async fn start_in(
+    /// When it ends or doesn't listen in time.
+    pub async fn launch(
         dir: &Arc<WorkDir>,
         program: &Path,
         kubeconfig: &Path,
@@ -47,20 +51,30 @@ impl Operator {
         command.args(["--log-format", "json", "--log-level", "trace"]).args(args);
         let before = std::fs::read_to_string(dir.path().join("operator.log")).map_or(0, |log| log.len());
         let process = ManagedProcess::spawn("operator", &command, dir)?;
-        let (listen, admin) = eventually("the operator's addresses", Duration::from_secs(20), async || {
-            addresses(process.log().get(before..).unwrap_or_default()).ok_or_else(|| process.log_tail(5))
-        })
-        .await?;
-        let operator = Self { process, admin: format!("http://{admin}"), listen: format!("http://{listen}") };
-        eventually("the operator to be ready", Duration::from_secs(20), async || {
-            if let Some(exit) = operator.process.exit() {
-                return Ok(Err(anyhow!("it ended with {exit}: {}", operator.process.log_tail(5))));
+        let (listen, admin) = eventually("the operator to start", SOON, async || {
+            if let Some(exit) = process.exit() {
+                return Ok(Err(anyhow!("it ended with {exit}: {}", process.log_tail(5))));
             }
-            let (code, text) = operator.admin("/readyz").await?;
-            if code == 200 { Ok(Ok(())) } else { Err(anyhow!(text)) }
+            let log = process.log();
+            addresses(log.get(before..).unwrap_or_default()).map(Ok).ok_or_else(|| process.log_tail(5))
         })
         .await??;
-        Ok(operator)
+        Ok(Self { process, admin: format!("http://{admin}"), listen: format!("http://{listen}") })
+    }
+
+    /// Waits until it is ready.
+    ///
+    /// # Errors
+    /// When it isn't in time; what it waits for is in the message.
+    pub async fn ready(&self) -> Result<()> {
+        eventually("the operator to be ready", SOON, async || {
+            if let Some(exit) = self.process.exit() {
+                return Ok(Err(anyhow!("it ended with {exit}: {}", self.process.log_tail(5))));
+            }
+            let (code, text) = self.admin("/readyz").await?;
+            if code == 200 { Ok(Ok(())) } else { Err(anyhow!(text)) }
+        })
+        .await?
     }
 
     /// Base URL of the Open Service Broker API.
@@ -120,15 +134,17 @@ impl Operator {
     }
 }
 
-/// The addresses of both listeners, once the log names them.
+/// The addresses of both listeners once it has started; the first is empty without a broker.
 fn addresses(log: &str) -> Option<(String, String)> {
     let find = |message: &str| {
         log.lines().find_map(|line| {
             let event: serde_json::Value = serde_json::from_str(line).ok()?;
-            (event["message"] == message).then(|| event["address"].as_str().map(str::to_owned))?
+            (event["message"] == message).then(|| event["address"].as_str().unwrap_or_default().to_owned())
         })
     };
-    Some((find("serving the Open Service Broker API")?, find("serving probes and metrics")?))
+    find("started")?;
+    let listen = find("serving the Open Service Broker API").unwrap_or_default();
+    Some((listen, find("serving probes and metrics")?))
 }
 
 /// Runs the operator in this process if the arguments say so: a test or the playground starts

@@ -107,6 +107,12 @@ impl Ledger {
         }
     }
 
+    /// Whether a whole list was seen.
+    #[must_use]
+    pub fn is_listed(&self) -> bool {
+        self.listed
+    }
+
     /// What is remembered of a binding; nothing of one that is gone.
     #[must_use]
     pub fn entry(&self, uid: &str) -> Option<&Entry> {

@@ -13,7 +13,6 @@ pub mod secrets;
 pub mod status;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
@@ -66,7 +65,7 @@ pub struct BindingController {
     secrets: Arc<Secrets>,
     store: Store<KymaBinding>,
     writer: reflector::store::Writer<KymaBinding>,
-    started: Arc<AtomicBool>,
+    ledger: Arc<Mutex<Ledger>>,
 }
 
 impl BindingController {
@@ -84,7 +83,7 @@ impl BindingController {
             secrets: Arc::default(),
             store,
             writer,
-            started: Arc::default(),
+            ledger: Arc::default(),
         }
     }
 
@@ -97,12 +96,12 @@ impl BindingController {
     /// What readiness depends on, by name.
     #[must_use]
     pub fn readiness(&self) -> Vec<Check> {
-        let (instances, secrets, started) =
-            (self.instances.clone(), self.secrets.clone(), self.started.clone());
+        let (instances, secrets, ledger) =
+            (self.instances.clone(), self.secrets.clone(), self.ledger.clone());
         vec![
             ("instances", Box::new(move || instances.is_synced())),
             ("binding Secrets", Box::new(move || secrets.is_synced())),
-            ("controller", Box::new(move || started.load(Ordering::Relaxed))),
+            ("controller's KymaBindings", Box::new(move || ledger.lock().is_listed())),
         ]
     }
 
@@ -111,9 +110,8 @@ impl BindingController {
     /// # Errors
     /// When the control plane can't be identified, or a stream ends.
     pub async fn run(self) -> Result<(), ControllerError> {
-        let Self { client, settings, metrics, instances, changes, secrets, store, writer, started } = self;
+        let Self { client, settings, metrics, instances, changes, secrets, store, writer, ledger } = self;
         let control_plane = identify(&client, &settings.namespace).await?;
-        let ledger = Arc::new(Mutex::new(Ledger::default()));
         let bindings: Api<KymaBinding> = Api::namespaced(client.clone(), &settings.namespace);
         let ours: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), &settings.namespace);
         let label = format!("{MANAGED_BY}={MANAGED_BY_VALUE}");
@@ -148,7 +146,6 @@ impl BindingController {
         let rounds = async {
             // What doesn't know all instances and Secrets would take them for gone.
             futures::join!(instances.synced(), secrets.synced());
-            started.store(true, Ordering::Relaxed);
             let queue = futures::stream::select(
                 events.map_ok(|binding| ObjectRef::from_obj(&binding)),
                 touched_by_instance.map(Ok),

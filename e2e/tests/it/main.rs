@@ -10,4 +10,5 @@ mod limit;
 mod osb;
 mod ownership;
 mod restart;
+mod roles;
 mod world;
