@@ -201,7 +201,7 @@ impl Places {
             self.cache.display(),
         ));
         // In the cache, not the temporary directory: a rename within one filesystem is atomic.
-        let dir = Arc::new(WorkDir::new_in(&self.cache, ".build").map_err(cannot_run)?);
+        let dir = Arc::new(WorkDir::new_in(&self.cache, ".build").map_err(|e| cannot_run(e.into()))?);
         let built = dir.path().join(program.name);
         let started = Instant::now();
         let go = ManagedProcess::spawn("go", &go_build(program, &built), &dir);

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::workdir::{WorkDir, shell};
+use crate::workdir::{WorkDir, WorkDirError, shell};
 
 /// Runs a program, forwards the signals named on its standard input, and kills the program
 /// when that input ends. The watcher starts before the id is printed: a supervisor which dies
@@ -49,14 +49,9 @@ const KILL_DEADLINE: Duration = Duration::from_secs(10);
 /// What can go wrong with a supervised process.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
-    /// A directory for the process could not be created or is not usable.
-    #[error("work directory {}: {source}", path.display())]
-    WorkDir {
-        /// The directory.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
+    /// The directory for the process is not usable.
+    #[error(transparent)]
+    WorkDir(#[from] WorkDirError),
     /// The supervisor could not be started.
     #[error("cannot start {name}: {source}")]
     Spawn {

@@ -8,13 +8,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::process::ProcessError;
-
 /// Removes the directory once the last writer of its standard input is gone.
 const DIRECTORY_GUARD: &str = r#"
 while read -r _; do :; done
 rm -rf -- "$1"
 "#;
+
+/// A directory that could not be created, or not be guarded.
+#[derive(Debug, thiserror::Error)]
+#[error("work directory {}: {source}", path.display())]
+pub struct WorkDirError {
+    path: PathBuf,
+    source: io::Error,
+}
 
 /// A directory, readable by the owner only, removed when the last process in it has ended.
 ///
@@ -31,16 +37,16 @@ impl WorkDir {
     /// Creates a directory under the system's temporary directory.
     ///
     /// # Errors
-    /// [`ProcessError::WorkDir`] when it, or its guard, cannot be created.
-    pub fn new(prefix: &str) -> Result<Self, ProcessError> {
+    /// [`WorkDirError`] when it, or its guard, cannot be created.
+    pub fn new(prefix: &str) -> Result<Self, WorkDirError> {
         Self::new_in(&std::env::temp_dir(), prefix)
     }
 
     /// Creates a directory with a name of its own under `parent`.
     ///
     /// # Errors
-    /// [`ProcessError::WorkDir`] when it, or its guard, cannot be created.
-    pub fn new_in(parent: &Path, prefix: &str) -> Result<Self, ProcessError> {
+    /// [`WorkDirError`] when it, or its guard, cannot be created.
+    pub fn new_in(parent: &Path, prefix: &str) -> Result<Self, WorkDirError> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         loop {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -49,11 +55,11 @@ impl WorkDir {
                 Ok(()) => {
                     return Self::guarded(&path)
                         .inspect_err(|_| drop(fs::remove_dir(&path)))
-                        .map_err(|source| ProcessError::WorkDir { path, source });
+                        .map_err(|source| WorkDirError { path, source });
                 }
                 // Another process had this id once, in another process namespace.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(source) => return Err(ProcessError::WorkDir { path, source }),
+                Err(source) => return Err(WorkDirError { path, source }),
             }
         }
     }

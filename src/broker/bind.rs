@@ -6,11 +6,11 @@ use jiff::Timestamp;
 use kube::core::ObjectMeta;
 use tokio::time::Instant;
 
-use super::Broker;
 use super::answer::Credentials;
 use super::bindings::{Progress, Sight, View};
-use super::problem::{Problem, Why, refusal};
+use super::problem::{Problem, refusal};
 use super::request::{BindRequest, Ids};
+use super::service::Broker;
 use crate::api::binding::{KymaBinding, KymaBindingSpec};
 use crate::api::names::{FINALIZER, ORIGIN, ORIGIN_OSB, REQUEST_ID};
 
@@ -139,16 +139,6 @@ fn object(ids: &Ids, request: &BindRequest) -> KymaBinding {
         ..binding.metadata
     };
     binding
-}
-
-impl Broker {
-    /// Why a binding isn't where it should be, as far as its conditions say.
-    pub(super) fn why(&self, name: &str) -> Why {
-        Why(self.bindings.seen(name).and_then(|view| match view.progress {
-            Progress::Stopped(_, message) => Some(message),
-            Progress::Pending | Progress::Ready(_) => None,
-        }))
-    }
 }
 
 #[cfg(test)]

@@ -2,11 +2,11 @@
 
 use jiff::Timestamp;
 
-use super::Broker;
 use super::answer::Credentials;
 use super::bindings::{Progress, View};
 use super::problem::Problem;
 use super::request::Ids;
+use super::service::Broker;
 
 /// When the kubeconfig that may be shown ends. Pure.
 fn shown(view: &View, ids: &Ids, now: Timestamp) -> Option<Timestamp> {

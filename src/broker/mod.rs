@@ -7,10 +7,11 @@ pub mod bindings;
 mod fetch;
 pub mod problem;
 pub mod request;
+mod service;
 mod unbind;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
@@ -18,50 +19,14 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use jiff::Timestamp;
 use serde_json::json;
-use tokio::sync::Semaphore;
 
-use crate::api::credentials;
-use crate::secret::SecretString;
-use crate::telemetry::metrics::Metrics;
-use bindings::Bindings;
 use problem::Problem;
-use request::{BindRequest, Ids, Lifetimes, REQUEST_IDENTITY};
+use request::{BindRequest, Ids, REQUEST_IDENTITY};
 
-/// Most requests under way at once; each waiting bind is one.
-const MAX_IN_FLIGHT: usize = 1024;
-
-/// What the operator's owner has set.
-#[derive(Debug, Clone, Copy)]
-pub struct Settings {
-    /// Bounds of `expiration_seconds`.
-    pub lifetimes: Lifetimes,
-    /// Longest wait for a bind or an unbind.
-    pub create_timeout: Duration,
-}
-
-/// The broker.
-pub struct Broker {
-    bindings: Arc<Bindings>,
-    settings: Settings,
-    metrics: Arc<Metrics>,
-    in_flight: Semaphore,
-}
+pub use service::{Broker, Settings};
 
 impl Broker {
-    /// A broker on the given bindings.
-    #[must_use]
-    pub fn new(bindings: Arc<Bindings>, settings: Settings, metrics: Arc<Metrics>) -> Self {
-        Self { bindings, settings, metrics, in_flight: Semaphore::new(MAX_IN_FLIGHT) }
-    }
-
-    /// The kubeconfig of a binding, only from a Secret of exactly our shape.
-    async fn kubeconfig(&self, ids: &Ids, uid: &str, expires_at: Timestamp) -> Result<SecretString, Problem> {
-        let secret = self.bindings.secret(&ids.binding.object_name()).await?;
-        secret.and_then(|s| credentials::kubeconfig(s, &ids.binding, uid, expires_at)).ok_or(Problem::Secret)
-    }
-
     /// The routes, under each of the three prefixes.
     pub fn router(self) -> Router {
         let broker = Arc::new(self);

@@ -2,10 +2,10 @@
 
 use tokio::time::Instant;
 
-use super::Broker;
 use super::bindings::Progress;
 use super::problem::Problem;
 use super::request::Ids;
+use super::service::Broker;
 use crate::api::conditions::Reason;
 
 /// Removes a binding and returns when its token no longer works.
@@ -30,23 +30,5 @@ pub async fn unbind(broker: &Broker, ids: &Ids) -> Result<(), Problem> {
     match view.progress {
         Progress::Stopped(Reason::InstanceUnknown, _) => Err(Problem::Gone),
         _ => Ok(()),
-    }
-}
-
-impl Broker {
-    /// Deletes the binding with that UID and waits until it is gone, which the controller lets
-    /// happen only when nothing of it is left. False when the deadline comes first.
-    pub(super) async fn remove(&self, name: &str, uid: &str, deadline: Instant) -> Result<bool, Problem> {
-        let ask = self.bindings.delete(name, uid);
-        let (found, gone) = self
-            .bindings
-            .watch(name, deadline, ask, |found, sight| (!found || sight.gone.contains(uid)).then_some(()))
-            .await?;
-        if !found || gone.is_some() {
-            return Ok(true);
-        }
-        // A watch that had to start anew may never have seen it.
-        let left = self.bindings.read(name).await?;
-        Ok(left.is_none_or(|left| left.uid != uid))
     }
 }

@@ -11,9 +11,11 @@ use kube::core::Request;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::clients::Cluster;
+use super::failure::{Failure, Misbehaviour};
 use super::ownership::{Owner, Verdict};
+use super::token;
 use super::wire::{Answer, Wire};
-use super::{Cluster, Failure, Misbehaviour, token};
 use crate::secret::SecretString;
 
 /// UIDs of what was made, so that it can be removed in one round trip.

@@ -9,9 +9,9 @@ use kube::core::{PartialObjectMeta, Request};
 use kube::{Api, Client, Resource as _};
 use moka::future::Cache;
 
+use super::failure::{Failure, Misbehaviour};
 use super::kubeconfig::{self, Access};
 use super::wire::Wire;
-use super::{Failure, Misbehaviour};
 use crate::instances::state::KubeconfigRef;
 
 /// Key of the kubeconfig in its Secret.

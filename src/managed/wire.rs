@@ -9,27 +9,10 @@ use kube::Client;
 use kube::client::Body;
 use serde::de::DeserializeOwned;
 
-use super::{Failure, Misbehaviour};
+use super::failure::{Failure, Misbehaviour, Unreachable};
 
 /// Most of an answer that is read, bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
-
-/// Why there is no connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unreachable {
-    /// Nobody listens.
-    #[error("connection refused")]
-    Refused,
-    /// TLS failed: not the certificate authority of the kubeconfig, or not TLS at all.
-    #[error("no TLS connection that its certificate authority vouches for")]
-    Tls,
-    /// The connection broke.
-    #[error("connection lost")]
-    Lost,
-    /// Anything else: no address, no route.
-    #[error("no connection")]
-    NoConnection,
-}
 
 /// A client with a deadline for each call.
 pub struct Wire {

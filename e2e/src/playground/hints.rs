@@ -1,0 +1,49 @@
+//! The lines to go on with.
+
+use super::{APPLIED, BY_HTTP, INSTANCE, NAMESPACE, Playground};
+
+impl Playground<'_> {
+    /// Lines for a shell, ready to be pasted.
+    #[must_use]
+    pub fn hints(&self) -> String {
+        let osb = self.operator.osb();
+        let (mine, by_http) = (osb.url(INSTANCE, "mine"), osb.url(INSTANCE, BY_HTTP));
+        let version = "-H 'X-Broker-API-Version: 2.17'";
+        // The build's own kubectl: there may be no other one, or one that is too old.
+        let kubectl = format!("{} --kubeconfig", self.kubectl.display());
+        let control =
+            format!("{kubectl} {} -n {NAMESPACE}", self.clusters.control.kubeconfig_path().display());
+        let (handed_out, applied) = (self.file_of(BY_HTTP), self.file_of(APPLIED));
+        let (handed_out, applied) = (handed_out.display(), applied.display());
+        format!(
+            r#"# Another binding by HTTP; the answer has a kubeconfig, so a token, in it
+curl -sS -i -w '\n' -X PUT {version} -H 'Content-Type: application/json' \
+  -d '{{"service_id":"kyma","plan_id":"aws","parameters":{{"expiration_seconds":900}}}}' \
+  {mine}
+
+# Fetch it again, and end it
+curl -sS -i -w '\n' {version} {mine}
+curl -sS -i -w '\n' -X DELETE {version} \
+  '{mine}?service_id=kyma&plan_id=aws'
+
+# The control plane: all bindings, and one in full
+{control} get kb
+{control} describe kb {APPLIED}
+
+# The managed cluster, with the kubeconfigs that were handed out
+{kubectl} {handed_out} get secrets -A
+{kubectl} {applied} get secrets -A
+
+# End them: by HTTP, and with kubectl; after that the two lines before are refused
+curl -sS -i -w '\n' -X DELETE {version} \
+  '{by_http}?service_id=kyma&plan_id=aws'
+{control} delete kb {APPLIED}
+
+# What the operator logs, and counts
+tail -f {log}
+curl -sS {admin}/metrics"#,
+            log = self.operator.log_path().display(),
+            admin = self.operator.admin_url(),
+        )
+    }
+}

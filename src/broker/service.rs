@@ -1,0 +1,78 @@
+//! What all requests share: the bindings, the settings, and the steps that more than one takes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::bindings::{Bindings, Progress};
+use super::problem::{Problem, Why};
+use super::request::{Ids, Lifetimes};
+use crate::api::credentials;
+use crate::secret::SecretString;
+use crate::telemetry::metrics::Metrics;
+
+/// Most requests under way at once; each waiting bind is one.
+const MAX_IN_FLIGHT: usize = 1024;
+
+/// What the operator's owner has set.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Bounds of `expiration_seconds`.
+    pub lifetimes: Lifetimes,
+    /// Longest wait for a bind or an unbind.
+    pub create_timeout: Duration,
+}
+
+/// The broker.
+pub struct Broker {
+    pub(super) bindings: Arc<Bindings>,
+    pub(super) settings: Settings,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) in_flight: Semaphore,
+}
+
+impl Broker {
+    /// A broker on the given bindings.
+    #[must_use]
+    pub fn new(bindings: Arc<Bindings>, settings: Settings, metrics: Arc<Metrics>) -> Self {
+        Self { bindings, settings, metrics, in_flight: Semaphore::new(MAX_IN_FLIGHT) }
+    }
+
+    /// The kubeconfig of a binding, only from a Secret of exactly our shape.
+    pub(super) async fn kubeconfig(
+        &self,
+        ids: &Ids,
+        uid: &str,
+        expires_at: Timestamp,
+    ) -> Result<SecretString, Problem> {
+        let secret = self.bindings.secret(&ids.binding.object_name()).await?;
+        secret.and_then(|s| credentials::kubeconfig(s, &ids.binding, uid, expires_at)).ok_or(Problem::Secret)
+    }
+
+    /// Deletes the binding with that UID and waits until it is gone, which the controller lets
+    /// happen only when nothing of it is left. False when the deadline comes first.
+    pub(super) async fn remove(&self, name: &str, uid: &str, deadline: Instant) -> Result<bool, Problem> {
+        let ask = self.bindings.delete(name, uid);
+        let (found, gone) = self
+            .bindings
+            .watch(name, deadline, ask, |found, sight| (!found || sight.gone.contains(uid)).then_some(()))
+            .await?;
+        if !found || gone.is_some() {
+            return Ok(true);
+        }
+        // A watch that had to start anew may never have seen it.
+        let left = self.bindings.read(name).await?;
+        Ok(left.is_none_or(|left| left.uid != uid))
+    }
+
+    /// Why a binding isn't where it should be, as far as its conditions say.
+    pub(super) fn why(&self, name: &str) -> Why {
+        Why(self.bindings.seen(name).and_then(|view| match view.progress {
+            Progress::Stopped(_, message) => Some(message),
+            Progress::Pending | Progress::Ready(_) => None,
+        }))
+    }
+}
