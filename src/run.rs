@@ -42,6 +42,11 @@ enum RunError {
     Kubeconfig(#[source] KubeconfigError),
     #[error("no kubeconfig and no account of a pod was found; give --kubeconfig")]
     Infer(#[source] InferConfigError),
+    #[error(
+        "the control plane would be reached through a proxy, which is not supported: \
+         unset HTTPS_PROXY, or name the control plane in NO_PROXY"
+    )]
+    Proxy,
     #[error("the control plane's kubeconfig can't be used")]
     Client(#[source] kube::Error),
     #[error(transparent)]
@@ -189,6 +194,9 @@ async fn control_plane(kubeconfig: Option<&Path>) -> Result<Client, RunError> {
         }
         None => Config::infer().await.map_err(RunError::Infer)?,
     };
+    if config.proxy_url.is_some() {
+        return Err(RunError::Proxy);
+    }
     // Retries are ours: kube's own may keep one call for minutes.
     config.default_retry = false;
     Client::try_from(config).map_err(RunError::Client)

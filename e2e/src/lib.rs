@@ -13,6 +13,7 @@ mod kubeconfig;
 pub mod operator;
 pub mod osb;
 pub mod pki;
+pub mod playground;
 pub mod process;
 pub mod stage;
 pub mod workdir;

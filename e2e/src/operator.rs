@@ -49,6 +49,10 @@ impl Operator {
         command.arg(AS_OPERATOR).arg("run").arg("--kubeconfig").arg(kubeconfig);
         command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--auth", "none"]);
         command.args(["--log-format", "json", "--log-level", "trace"]).args(args);
+        // All that it talks to is on this machine.
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+            command.env_remove(name).env_remove(name.to_lowercase());
+        }
         let before = std::fs::read_to_string(dir.path().join("operator.log")).map_or(0, |log| log.len());
         let process = ManagedProcess::spawn("operator", &command, dir)?;
         let (listen, admin) = eventually("the operator to start", SOON, async || {
@@ -83,6 +87,12 @@ impl Operator {
         &self.listen
     }
 
+    /// Base URL of its probes and metrics.
+    #[must_use]
+    pub fn admin_url(&self) -> &str {
+        &self.admin
+    }
+
     /// A client of its Open Service Broker API.
     #[must_use]
     pub fn osb(&self) -> Osb {
@@ -94,7 +104,8 @@ impl Operator {
     /// # Errors
     /// When it doesn't answer.
     pub async fn admin(&self, path: &str) -> Result<(u16, String)> {
-        let answer = reqwest::get(format!("{}{path}", self.admin)).await?;
+        let http = reqwest::Client::builder().no_proxy().build()?;
+        let answer = http.get(format!("{}{path}", self.admin)).send().await?;
         Ok((answer.status().as_u16(), answer.text().await?))
     }
 

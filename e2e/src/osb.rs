@@ -42,10 +42,12 @@ impl Answer {
 }
 
 impl Osb {
-    /// A client for the broker at `base`, such as `http://127.0.0.1:8080`.
+    /// A client for the broker at `base`, such as `http://127.0.0.1:8080`; it uses no proxy.
     #[must_use]
     pub fn new(base: &str) -> Self {
-        Self { http: reqwest::Client::new(), base: base.to_owned() }
+        // Building fails only where the default client panics, too.
+        let http = reqwest::Client::builder().no_proxy().build().unwrap_or_default();
+        Self { http, base: base.to_owned() }
     }
 
     /// URL of a binding under the plain prefix.

@@ -132,14 +132,17 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// When there are such already.
     pub async fn new(control: &'a Cluster, name: &str) -> Result<Self> {
-        let stage = Self {
-            control,
-            namespace: format!("bindings-{name}"),
-            instance_namespace: format!("instances-{name}"),
-        };
-        create_namespace(control, &stage.namespace).await?;
-        create_namespace(control, &stage.instance_namespace).await?;
-        Ok(stage)
+        Self::with_namespaces(control, &format!("bindings-{name}"), &format!("instances-{name}")).await
+    }
+
+    /// The same with full names of the namespaces: of the bindings, and of the instances.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub async fn with_namespaces(control: &'a Cluster, bindings: &str, instances: &str) -> Result<Self> {
+        create_namespace(control, bindings).await?;
+        create_namespace(control, instances).await?;
+        Ok(Self { control, namespace: bindings.to_owned(), instance_namespace: instances.to_owned() })
     }
 
     /// The control plane.

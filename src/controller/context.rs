@@ -83,10 +83,29 @@ impl Context {
         renew
     }
 
-    /// Tells people what happened to a binding. An Event that can't be written fails nothing.
+    /// Tells people what went wrong with a binding. An Event that can't be written fails nothing.
     pub async fn warn(&self, binding: &KymaBinding, reason: &str, action: &str, note: String) {
+        self.publish(EventType::Warning, binding, reason, action, note).await;
+    }
+
+    /// Tells whoever applied a binding how it went. A request over HTTP has its answer instead, so
+    /// the road from PUT to 201 has no write for an Event.
+    pub async fn tell_applicant(&self, binding: &KymaBinding, type_: EventType, reason: &str, note: String) {
+        if !binding.is_from_osb() {
+            self.publish(type_, binding, reason, "Bind", note).await;
+        }
+    }
+
+    async fn publish(
+        &self,
+        type_: EventType,
+        binding: &KymaBinding,
+        reason: &str,
+        action: &str,
+        note: String,
+    ) {
         let event = Event {
-            type_: EventType::Warning,
+            type_,
             reason: reason.to_owned(),
             note: Some(note),
             action: action.to_owned(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
+use kube::runtime::events::EventType;
 
 use super::apply::{self, Made, Revoked};
 use super::context::{Context, reason};
@@ -124,6 +125,8 @@ impl Round<'_> {
                 tracing::info!(
                     binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id, "kubeconfig issued"
                 );
+                let note = format!("Secret {} holds a working kubeconfig", self.owner.binding.object_name());
+                self.ctx.tell_applicant(self.binding, EventType::Normal, "Issued", note).await;
                 Ok(rest(Some(until)))
             }
             Made::Failed(failure) => self.fail(target, &failure).await,
@@ -166,6 +169,7 @@ impl Round<'_> {
             binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id,
             reason = why.as_str(), "binding rejected"
         );
+        self.ctx.tell_applicant(self.binding, EventType::Warning, "Rejected", message.clone()).await;
         self.settle(Outcome::Rejected(why, message)).await
     }
 
@@ -232,6 +236,13 @@ impl Round<'_> {
         self.ctx.ledger.lock().update(&self.owner.uid, |entry| {
             wait = entry.backoff.fail(self.with.clone(), Timestamp::now(), rand::random());
         });
+        tracing::warn!(
+            binding_id = %self.owner.binding,
+            instance_id = self.binding.spec.instance_id,
+            reason = outcome.reason().as_str(),
+            wait_s = wait.as_secs(),
+            "not done yet; trying again"
+        );
         written?;
         let until_end = self.ends.and_then(|ends| ends.duration_since(self.now).try_into().ok());
         let wait = if self.binding.is_deleting() { wait } else { wait.min(until_end.unwrap_or(wait)) };

@@ -25,6 +25,21 @@ pub enum Outcome {
     Removing(Reason, String),
 }
 
+impl Outcome {
+    /// The reason that its conditions give.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Issued(_) | Self::StillIssued => Reason::Issued,
+            Self::Held(reason, _)
+            | Self::Failing(reason, _)
+            | Self::Rejected(reason, _)
+            | Self::Failed(reason, _)
+            | Self::Removing(reason, _) => *reason,
+        }
+    }
+}
+
 /// What is recorded of a kubeconfig that was issued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issue {
