@@ -1,13 +1,13 @@
 //! Starts the parts that a role has, and ends the process when one of them ends.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser as _;
-use kube::config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,17 +38,21 @@ enum RunError {
     Runtime(#[source] std::io::Error),
     #[error("signals can't be received")]
     Signals(#[source] std::io::Error),
-    #[error("--kubeconfig can't be used")]
-    Kubeconfig(#[source] KubeconfigError),
-    #[error("no kubeconfig and no account of a pod was found; give --kubeconfig")]
-    Infer(#[source] InferConfigError),
+    // A parser's text would quote the file's lines, which hold keys: it ends here.
+    #[error("--kubeconfig {0} can't be used: it must be a kubeconfig whose current context is complete")]
+    Kubeconfig(PathBuf),
+    #[error(
+        "neither KUBECONFIG nor ~/.kube/config is a kubeconfig that can be used, \
+         and this is no pod with an account; give --kubeconfig"
+    )]
+    Infer,
     #[error(
         "the control plane would be reached through a proxy, which is not supported: \
          unset HTTPS_PROXY, or name the control plane in NO_PROXY"
     )]
     Proxy,
-    #[error("the control plane's kubeconfig can't be used")]
-    Client(#[source] kube::Error),
+    #[error("the control plane's kubeconfig has credentials or certificates that can't be used")]
+    Client,
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]
@@ -101,8 +105,6 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::default());
     let mut checks: Vec<Check> = Vec::new();
     let stop = CancellationToken::new();
-    // The admin listener and the controller go on while requests in flight end.
-    let end = CancellationToken::new();
 
     let broker = if args.role == Role::Controller {
         None
@@ -126,7 +128,9 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
     };
     let admin = listen("--admin-listen", args.admin_listen).await?;
     tracing::info!(address = address(&admin), "serving probes and metrics");
-    let admin = serve(admin, admin::router(Admin { metrics, checks }), end.clone(), Duration::ZERO);
+    // It goes on while requests in flight end.
+    let never = CancellationToken::new();
+    let admin = serve(admin, admin::router(Admin { metrics, checks }), never, Duration::ZERO);
 
     let controller = async {
         match controller {
@@ -182,22 +186,24 @@ fn settings(args: &RunArgs) -> Settings {
         managed_namespace: args.managed_namespace.clone(),
         max_bindings: usize::from(args.max_bindings_per_instance),
         bindable_plans: args.bindable_plans.clone(),
+        lifetimes: (args.min_expiration_seconds, args.max_expiration_seconds),
     }
 }
 
 async fn control_plane(kubeconfig: Option<&Path>) -> Result<Client, RunError> {
     let mut config = match kubeconfig {
         Some(path) => {
-            let file = Kubeconfig::read_from(path).map_err(RunError::Kubeconfig)?;
+            let refused = || RunError::Kubeconfig(path.to_owned());
+            let file = Kubeconfig::read_from(path).map_err(|_| refused())?;
             let options = KubeConfigOptions::default();
-            Config::from_custom_kubeconfig(file, &options).await.map_err(RunError::Kubeconfig)?
+            Config::from_custom_kubeconfig(file, &options).await.map_err(|_| refused())?
         }
-        None => Config::infer().await.map_err(RunError::Infer)?,
+        None => Config::infer().await.map_err(|_| RunError::Infer)?,
     };
     if config.proxy_url.is_some() {
         return Err(RunError::Proxy);
     }
     // Retries are ours: kube's own may keep one call for minutes.
     config.default_retry = false;
-    Client::try_from(config).map_err(RunError::Client)
+    Client::try_from(config).map_err(|_| RunError::Client)
 }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,11 +14,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 /// Longest wait for a whole request head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most connections at once; further ones wait to be accepted.
+const MAX_CONNECTIONS: usize = 4096;
 /// Largest request head, bytes.
 const MAX_HEAD: usize = 32 * 1024;
 
@@ -41,7 +45,13 @@ pub async fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListen
 /// Serves until `stop`, then lets requests in flight end for at most `drain`.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, drain: Duration) {
     let graceful = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
+        // The semaphore is never closed.
+        let place = tokio::select! {
+            place = places.clone().acquire_owned() => place,
+            () = stop.cancelled() => break,
+        };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => break,
@@ -75,6 +85,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
         tokio::spawn(async move {
             // Broken connections are the client's affair.
             let _ = watched.await;
+            drop(place);
         });
     }
     drop(listener);

@@ -70,6 +70,12 @@ pub struct KymaBindingSpec {
     pub created_by: Option<String>,
 }
 
+/// A word of a later version than ours must not make the whole object unreadable.
+fn known_phase<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Phase>, D::Error> {
+    let word = Option::<String>::deserialize(deserializer)?;
+    Ok(word.and_then(|word| Phase::ALL.iter().copied().find(|phase| phase.as_str() == word)))
+}
+
 fn default_expiration_seconds() -> i64 {
     MIN_EXPIRATION_SECONDS
 }
@@ -89,7 +95,7 @@ pub struct KymaBindingStatus {
     pub conditions: Vec<Condition>,
 
     /// The conditions in one word, for people: Pending, Ready, Rejected, Failed, Expired or Terminating.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "known_phase")]
     pub phase: Option<Phase>,
 
     /// When the kubeconfig stops working (RFC 3339, UTC), as granted by the managed cluster.

@@ -74,6 +74,8 @@ reasons! {
     KubeconfigRefused,
     /// The instance's plan is not bindable.
     PlanNotBindable,
+    /// The lifetime is outside of what this operator grants.
+    ExpirationRefused,
     /// The instance has as many unexpired bindings as it may have.
     LimitReached,
     /// An object of our name exists and isn't ours.
@@ -138,7 +140,7 @@ impl Phase {
     }
 }
 
-/// What one condition shall say; `None` for status means that the condition shall not exist.
+/// What one condition shall say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Say {
     /// Which condition.

@@ -11,9 +11,9 @@ use super::names::{BINDING_UID, BindingId, MANAGED_BY, MANAGED_BY_VALUE};
 use crate::secret::{ExposeSecret as _, SecretString};
 
 /// Secret type for a binding of type `kubernetes` (Service Binding specification 1.1).
-pub const SECRET_TYPE: &str = "servicebinding.io/kubernetes";
+const SECRET_TYPE: &str = "servicebinding.io/kubernetes";
 /// Key of the kubeconfig.
-pub const KUBECONFIG: &str = "kubeconfig";
+const KUBECONFIG: &str = "kubeconfig";
 const TYPE: (&str, &str) = ("type", "kubernetes");
 const PROVIDER: (&str, &str) = ("provider", "kyma");
 const BINDING_ID: &str = "binding_id";

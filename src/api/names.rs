@@ -3,8 +3,6 @@
 
 use std::fmt;
 
-/// API group of the resource and prefix of all labels and annotations that are ours.
-pub const GROUP: &str = "bindings.kyma-project.io";
 /// Finalizer on every `KymaBinding` that may have left something in a managed cluster.
 pub const FINALIZER: &str = "bindings.kyma-project.io/cleanup";
 
@@ -123,8 +121,7 @@ impl fmt::Display for InstanceId {
 fn is_label(part: &str) -> bool {
     let edge = |c: Option<u8>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     let bytes = part.as_bytes();
-    bytes.len() <= 253
-        && edge(bytes.first().copied())
+    edge(bytes.first().copied())
         && edge(bytes.last().copied())
         && bytes.iter().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == b'-')
 }

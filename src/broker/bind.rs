@@ -10,7 +10,7 @@ use super::answer::Credentials;
 use super::bindings::{Progress, Sight, View};
 use super::problem::{Problem, refusal};
 use super::request::{BindRequest, Ids};
-use super::service::Broker;
+use super::service::{Broker, Removed};
 use crate::api::binding::{KymaBinding, KymaBindingSpec};
 use crate::api::names::{FINALIZER, ORIGIN, ORIGIN_OSB, REQUEST_ID};
 
@@ -70,13 +70,13 @@ fn look(uid: &str, sight: &Sight<'_>) -> Option<Waited> {
 pub async fn bind(broker: &Broker, ids: &Ids, request: &BindRequest) -> Result<(Credentials, bool), Problem> {
     let deadline = Instant::now() + broker.settings.create_timeout;
     let name = ids.binding.as_str();
-    loop {
-        let (view, created) = match broker.bindings.seen(name) {
-            // The watch may be behind; what it shows is enough to join, not to refuse or replace.
-            Some(view) if judge(&view, ids, request.seconds, Timestamp::now()) == Found::Join => {
-                (view, false)
-            }
-            _ => match broker.bindings.create(&object(ids, request)).await? {
+    // The watch may be behind; what it shows is enough to join, not to refuse or replace.
+    let joinable = |view: &View| judge(view, ids, request.seconds, Timestamp::now()) == Found::Join;
+    let mut known = broker.bindings.seen(name).filter(joinable);
+    while Instant::now() < deadline {
+        let (view, created) = match known.take() {
+            Some(view) => (view, false),
+            None => match broker.bindings.create(&object(ids, request)).await? {
                 Some(created) => (created, true),
                 None => match broker.bindings.read(name).await? {
                     Some(found) => (found, false),
@@ -88,21 +88,26 @@ pub async fn bind(broker: &Broker, ids: &Ids, request: &BindRequest) -> Result<(
             match judge(&view, ids, request.seconds, Timestamp::now()) {
                 Found::Join => {}
                 Found::Refuse(problem) => return Err(problem),
-                Found::Replace => {
-                    if !broker.remove(name, &view.uid, deadline).await? {
-                        return Err(Problem::Concurrency);
-                    }
-                    continue;
-                }
+                Found::Replace => match broker.remove(name, &view.uid, deadline).await? {
+                    Removed::Gone | Removed::Absent => continue,
+                    Removed::NotYet => return Err(Problem::Concurrency),
+                },
             }
         }
         let sight = |(): &(), sight: Sight<'_>| look(&view.uid, &sight);
         let ((), waited) = broker.bindings.watch(name, deadline, std::future::ready(Ok(())), sight).await?;
         match waited {
-            Some(Waited::Ready(expires_at)) => {
-                let kubeconfig = broker.kubeconfig(ids, &view.uid, expires_at).await?;
-                return Ok((Credentials { kubeconfig, expires_at, seconds: request.seconds }, created));
-            }
+            Some(Waited::Ready(expires_at)) => match broker.kubeconfig(ids, &view.uid, expires_at).await {
+                Ok(kubeconfig) => {
+                    return Ok((Credentials { kubeconfig, expires_at, seconds: request.seconds }, created));
+                }
+                // Another binding of that name may have taken its place.
+                Err(Problem::Secret) => match broker.bindings.read(name).await? {
+                    Some(now) if now.uid == view.uid => return Err(Problem::Secret),
+                    other => known = other,
+                },
+                Err(problem) => return Err(problem),
+            },
             Some(Waited::Refused(problem)) => {
                 // A refusal of what a request asked for is not kept, even if that request's
                 // broker ended before it could clean up.
@@ -114,9 +119,10 @@ pub async fn bind(broker: &Broker, ids: &Ids, request: &BindRequest) -> Result<(
             // The one that was joined was refused and removed: take its place.
             Some(Waited::Gone) if !created => {}
             Some(Waited::Deleting | Waited::Gone) => return Err(Problem::Concurrency),
-            None => return Err(Problem::NotReady(broker.why(name))),
+            None => break,
         }
     }
+    Err(Problem::NotReady(broker.why(name)))
 }
 
 fn object(ids: &Ids, request: &BindRequest) -> KymaBinding {

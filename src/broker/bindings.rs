@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::problem::Problem;
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::{Kind, Reason};
+use crate::telemetry::watch::heard;
 
 /// Longest wait for one answer of the control plane.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -149,13 +150,10 @@ impl Bindings {
     /// Watches for ever.
     pub async fn run(&self) {
         let events = watcher(self.objects.clone(), watcher::Config::default()).default_backoff();
+        let events = heard("KymaBindings, for the broker", events);
         pin_mut!(events);
         while let Some(event) = events.next().await {
-            if let Ok(event) = event {
-                self.take(event);
-            } else {
-                tracing::warn!("watching KymaBindings failed; trying again");
-            }
+            self.take(event);
         }
     }
 

@@ -26,6 +26,9 @@ pub enum Problem {
     /// Too many requests under way.
     #[error("too many requests are under way; try again in a moment")]
     Overloaded,
+    /// The body did not come.
+    #[error("the body did not arrive within 10 s of the head")]
+    BodyTooSlow,
     /// The body is too large.
     #[error("the body must be at most 65536 bytes long")]
     BodyTooLarge,
@@ -101,9 +104,10 @@ impl std::fmt::Display for Why {
 pub fn refusal(reason: Reason) -> Option<StatusCode> {
     match reason {
         Reason::InstanceUnknown | Reason::InstanceSuspended => Some(StatusCode::NOT_FOUND),
-        Reason::InstanceInProgress | Reason::InstanceFailed | Reason::LimitReached => {
-            Some(StatusCode::BAD_REQUEST)
-        }
+        Reason::InstanceInProgress
+        | Reason::InstanceFailed
+        | Reason::ExpirationRefused
+        | Reason::LimitReached => Some(StatusCode::BAD_REQUEST),
         Reason::PlanNotBindable => Some(StatusCode::UNPROCESSABLE_ENTITY),
         Reason::ForeignObject => Some(StatusCode::CONFLICT),
         Reason::InstanceAmbiguous | Reason::KubeconfigRefused => Some(StatusCode::SERVICE_UNAVAILABLE),
@@ -132,6 +136,7 @@ impl Problem {
             Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, None, None),
             Self::Version => (StatusCode::PRECONDITION_FAILED, None, None),
             Self::Overloaded => (StatusCode::TOO_MANY_REQUESTS, None, Some(1)),
+            Self::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, None, None),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, None, None),
             Self::BodyNotAnObject
             | Self::Id(_)

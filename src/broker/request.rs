@@ -1,5 +1,7 @@
 //! What a request says, checked.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::HeaderMap;
@@ -14,6 +16,8 @@ use crate::api::names::{BindingId, InstanceId, NameError};
 
 /// Largest body, bytes.
 const MAX_BODY: usize = 64 * 1024;
+/// Longest wait for a whole body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest value of a spec field that only informs, characters.
 const MAX_INFO: usize = 256;
 
@@ -113,7 +117,8 @@ impl BindRequest {
     /// # Errors
     /// The [`Problem`] with the first thing that is wrong.
     pub async fn read(headers: &HeaderMap, body: Body, lifetimes: Lifetimes) -> Result<Self, Problem> {
-        let bytes = axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| Problem::BodyTooLarge)?;
+        let read = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_BODY)).await;
+        let bytes = read.map_err(|_| Problem::BodyTooSlow)?.map_err(|_| Problem::BodyTooLarge)?;
         Self::parse(headers, &bytes, lifetimes)
     }
 

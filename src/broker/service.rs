@@ -26,6 +26,17 @@ pub struct Settings {
     pub create_timeout: Duration,
 }
 
+/// How a removal went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Removed {
+    /// It was there and nothing of it is left.
+    Gone,
+    /// There was none of that UID.
+    Absent,
+    /// It is still there.
+    NotYet,
+}
+
 /// The broker.
 pub struct Broker {
     pub(super) bindings: Arc<Bindings>,
@@ -53,19 +64,22 @@ impl Broker {
     }
 
     /// Deletes the binding with that UID and waits until it is gone, which the controller lets
-    /// happen only when nothing of it is left. False when the deadline comes first.
-    pub(super) async fn remove(&self, name: &str, uid: &str, deadline: Instant) -> Result<bool, Problem> {
+    /// happen only when nothing of it is left.
+    pub(super) async fn remove(&self, name: &str, uid: &str, deadline: Instant) -> Result<Removed, Problem> {
         let ask = self.bindings.delete(name, uid);
         let (found, gone) = self
             .bindings
             .watch(name, deadline, ask, |found, sight| (!found || sight.gone.contains(uid)).then_some(()))
             .await?;
-        if !found || gone.is_some() {
-            return Ok(true);
+        if !found {
+            return Ok(Removed::Absent);
+        }
+        if gone.is_some() {
+            return Ok(Removed::Gone);
         }
         // A watch that had to start anew may never have seen it.
         let left = self.bindings.read(name).await?;
-        Ok(left.is_none_or(|left| left.uid != uid))
+        Ok(if left.is_none_or(|left| left.uid != uid) { Removed::Gone } else { Removed::NotYet })
     }
 
     /// Why a binding isn't where it should be, as far as its conditions say.

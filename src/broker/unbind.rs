@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::bindings::Progress;
 use super::problem::Problem;
 use super::request::Ids;
-use super::service::Broker;
+use super::service::{Broker, Removed};
 use crate::api::conditions::Reason;
 
 /// Removes a binding and returns when its token no longer works.
@@ -16,19 +16,24 @@ use crate::api::conditions::Reason;
 pub async fn unbind(broker: &Broker, ids: &Ids) -> Result<(), Problem> {
     let deadline = Instant::now() + broker.settings.create_timeout;
     let name = ids.binding.as_str();
-    let view = match broker.bindings.seen(name) {
-        Some(view) => view,
-        None => broker.bindings.read(name).await?.ok_or(Problem::Gone)?,
-    };
-    if view.instance != ids.instance.as_str() {
-        return Err(Problem::Gone);
-    }
-    if !broker.remove(name, &view.uid, deadline).await? {
-        return Err(Problem::NotRemoved(broker.why(name)));
-    }
-    // What waited for an instance that nobody knows was never bound to anything.
-    match view.progress {
-        Progress::Stopped(Reason::InstanceUnknown, _) => Err(Problem::Gone),
-        _ => Ok(()),
+    let mut known = broker.bindings.seen(name);
+    loop {
+        let view = match known.take() {
+            Some(view) => view,
+            None => broker.bindings.read(name).await?.ok_or(Problem::Gone)?,
+        };
+        if view.instance != ids.instance.as_str() {
+            return Err(Problem::Gone);
+        }
+        match broker.remove(name, &view.uid, deadline).await? {
+            Removed::Gone => {
+                // What waited for an instance that nobody knows was never bound to anything.
+                let unknown = matches!(view.progress, Progress::Stopped(Reason::InstanceUnknown, _));
+                return if unknown { Err(Problem::Gone) } else { Ok(()) };
+            }
+            // The watch was behind, or somebody was faster: look past it.
+            Removed::Absent if Instant::now() < deadline => {}
+            Removed::Absent | Removed::NotYet => return Err(Problem::NotRemoved(broker.why(name))),
+        }
     }
 }

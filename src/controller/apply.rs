@@ -10,7 +10,7 @@ use kube::runtime::reflector::ObjectRef;
 use super::context::Context;
 use super::decide::is_issued;
 use super::plane::PlaneError;
-use super::status::Issue;
+use super::status::{Issue, Pin};
 use crate::api::binding::KymaBinding;
 use crate::api::credentials;
 use crate::instances::state::{KubeconfigRef, Target};
@@ -22,8 +22,10 @@ use crate::secret::SecretString;
 pub enum Made {
     /// The Secret holds a working kubeconfig.
     Issued(Issue),
-    /// The managed cluster failed.
-    Failed(Failure),
+    /// The managed cluster failed; which one it was, if it told.
+    Failed(Failure, Option<Pin>),
+    /// A Secret of our name in the control plane isn't ours.
+    ForeignSecret,
     /// The instance has another cluster than the one that the binding is pinned to.
     ClusterReplaced,
     /// Somebody deleted or finished the binding meanwhile: decide anew.
@@ -40,7 +42,7 @@ pub enum Revoked {
     ClusterReplaced,
 }
 
-/// Makes `ServiceAccount`, RBAC, token and Secret.
+/// Makes `ServiceAccount`, RBAC, token and Secret, unless `ends` has come meanwhile.
 ///
 /// # Errors
 /// When the control plane fails.
@@ -49,64 +51,65 @@ pub async fn make(
     binding: &KymaBinding,
     owner: &Owner,
     target: &Target,
+    ends: Option<Timestamp>,
 ) -> Result<Made, PlaneError> {
-    let Some(kubeconfig) = &target.kubeconfig else { return Ok(Made::Failed(Failure::NoKubeconfig)) };
-    // From here on there may be something in the managed cluster.
-    ctx.ledger.lock().update(&owner.uid, |entry| entry.touched = true);
-    let mut granted = grant(ctx, binding, owner, target, kubeconfig).await;
+    let Some(kubeconfig) = &target.kubeconfig else { return Ok(Made::Failed(Failure::NoKubeconfig, None)) };
+    let mut pin = None;
+    let mut granted = grant(ctx, binding, owner, target, kubeconfig, &mut pin).await;
     if ctx.note(kubeconfig, &granted).await {
-        granted = grant(ctx, binding, owner, target, kubeconfig).await;
+        granted = grant(ctx, binding, owner, target, kubeconfig, &mut pin).await;
         ctx.note(kubeconfig, &granted).await;
     }
-    let Granted { text, expires_at, cluster_id } = match granted {
-        Ok(Some(granted)) => granted,
-        Ok(None) => return Ok(Made::ClusterReplaced),
-        Err(failure) => return Ok(Made::Failed(failure)),
+    let (Granted { text, expires_at }, pin) = match (granted, pin) {
+        (Ok(Some(granted)), Some(pin)) => (granted, pin),
+        (Ok(_), _) => return Ok(Made::ClusterReplaced),
+        (Err(failure), pin) => return Ok(Made::Failed(failure, pin)),
     };
     let latest = ctx.store.get(&ObjectRef::from_obj(binding));
     if latest.is_none_or(|latest| latest.is_deleting() || latest.uid() != binding.uid()) {
         return Ok(Made::Overtaken);
     }
     let now = Timestamp::now();
+    // Past its own time nothing is issued any more: its seat may be somebody else's.
+    if ends.is_some_and(|ends| ends <= now) {
+        return Ok(Made::Overtaken);
+    }
     let secret = credentials::secret(binding, &owner.binding, owner.labels(), &text, now, expires_at);
     match store(ctx, binding, owner, &secret).await? {
-        Stored::Yes => Ok(Made::Issued(Issue {
-            expires_at,
-            runtime_id: target.runtime_id.clone(),
-            cluster_id,
-            secret: owner.binding.object_name(),
-        })),
+        Stored::Yes => Ok(Made::Issued(Issue { expires_at, pin, secret: owner.binding.object_name() })),
         Stored::Overtaken => Ok(Made::Overtaken),
-        Stored::Foreign => {
-            Ok(Made::Failed(Failure::Foreign { kind: "Secret", name: owner.binding.object_name() }))
-        }
+        Stored::Foreign => Ok(Made::ForeignSecret),
     }
 }
 
 struct Granted {
     text: SecretString,
     expires_at: Timestamp,
-    cluster_id: String,
 }
 
 /// One try in the managed cluster; `None` when it is another one than the binding is pinned to.
+/// `pin` says which one it is as soon as that is known.
 async fn grant(
     ctx: &Context,
     binding: &KymaBinding,
     owner: &Owner,
     target: &Target,
     kubeconfig: &KubeconfigRef,
+    pin: &mut Option<Pin>,
 ) -> Result<Option<Granted>, Failure> {
     let cluster = ctx.clients.get(kubeconfig).await?;
     if pinned_elsewhere(binding, &cluster.id) {
         return Ok(None);
     }
+    *pin = Some(Pin { runtime_id: target.runtime_id.clone(), cluster_id: cluster.id.clone() });
+    // From here on there may be something in the managed cluster.
+    ctx.ledger.lock().update(&owner.uid, |entry| entry.touched = true);
     let bound = Bound::new(&cluster, owner, &ctx.settings.managed_namespace);
     let Grant { token, expires_at, uids } =
         bound.grant(binding.spec.expiration_seconds, Timestamp::now()).await?;
     ctx.ledger.lock().update(&owner.uid, |entry| entry.uids = uids);
     let text = cluster.access.kubeconfig(&target.cluster_name, &token, expires_at)?;
-    Ok(Some(Granted { text, expires_at, cluster_id: cluster.id.clone() }))
+    Ok(Some(Granted { text, expires_at }))
 }
 
 enum Stored {

@@ -40,12 +40,6 @@ impl Backoff {
     pub fn succeed(&mut self) {
         *self = Self::default();
     }
-
-    /// Failures in a row.
-    #[must_use]
-    pub fn failures(&self) -> u32 {
-        self.failures
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What every reconcile works with.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::Store;
@@ -19,6 +20,9 @@ use crate::instances::state::KubeconfigRef;
 use crate::managed::{Clients, ControlPlane, Failure, Owner};
 use crate::telemetry::metrics::Metrics;
 
+/// Longest wait for an Event to be written.
+const EVENT_DEADLINE: Duration = Duration::from_secs(5);
+
 /// What the operator's owner has set.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -32,6 +36,8 @@ pub struct Settings {
     pub max_bindings: usize,
     /// Plans whose instances may have bindings.
     pub bindable_plans: BindablePlans,
+    /// Shortest and longest lifetime, seconds.
+    pub lifetimes: (i64, i64),
 }
 
 /// Shared by all reconciles.
@@ -111,7 +117,9 @@ impl Context {
             action: action.to_owned(),
             secondary: None,
         };
-        if self.recorder.publish(&event, &binding.object_ref(&())).await.is_err() {
+        let reference = binding.object_ref(&());
+        let published = tokio::time::timeout(EVENT_DEADLINE, self.recorder.publish(&event, &reference)).await;
+        if !matches!(published, Ok(Ok(()))) {
             tracing::warn!(binding_id = binding.name_any(), reason, "an Event could not be written");
         }
     }

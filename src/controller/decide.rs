@@ -8,10 +8,14 @@ use kube::ResourceExt as _;
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::{Kind, Reason};
 use crate::api::names::FINALIZER;
-use crate::instances::state::{State, Target};
+use crate::instances::ABSENCE;
+use crate::instances::state::{KubeconfigRef, State, Target};
 
 /// How much longer than asked a binding may live, whatever its status says: clocks differ.
-const GRACE: SignedDuration = SignedDuration::from_mins(1);
+pub const GRACE: SignedDuration = SignedDuration::from_mins(1);
+
+const ABSENT: &str = "instance does not exist";
+const SUSPENDED: &str = "instance does not exist: it is suspended or being deleted";
 
 /// Plans whose instances may have bindings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +36,12 @@ pub struct Facts<'a> {
     pub secret_created: Option<Timestamp>,
     /// Whether something of it may exist outside the object.
     pub touched: bool,
+    /// Since when nothing describes the instance; means something only while that is so.
+    pub absent_since: Timestamp,
     /// Which plans are bindable.
     pub bindable: &'a BindablePlans,
+    /// Shortest and longest lifetime, seconds.
+    pub lifetimes: (i64, i64),
     /// The time.
     pub now: Timestamp,
 }
@@ -54,8 +62,8 @@ pub enum GiveUp {
 pub enum Removal {
     /// Nothing was made.
     Nothing,
-    /// Revoke in this cluster.
-    Revoke(Target),
+    /// Revoke in the cluster that this kubeconfig leads to.
+    Revoke(KubeconfigRef),
     /// The cluster can't be reached for the moment.
     Later(Reason),
     /// Nobody can or shall revoke.
@@ -80,7 +88,7 @@ pub enum Step {
     /// Instance and plan allow it: take a seat and make it.
     Make(Target),
     /// It was made: keep its status true.
-    Keep(Timestamp),
+    Keep,
 }
 
 /// Decides the next step.
@@ -88,37 +96,27 @@ pub enum Step {
 pub fn decide(facts: &Facts) -> Step {
     let Facts { binding, instance, now, .. } = *facts;
     if binding.is_deleting() {
-        let ours = binding.finalizers().iter().any(|f| f == FINALIZER);
+        let ours = has_finalizer(binding);
         return if ours { Step::Remove(removal(facts)) } else { Step::Rest(None) };
     }
-    let issued = is_issued(binding);
     let end = end(facts);
     if end.is_some_and(|end| end <= now) {
         return Step::Delete(Reason::Expired);
     }
-    if issued {
-        return match instance {
-            State::Unknown => Step::Delete(Reason::InstanceUnknown),
-            State::Ready(target) | State::Suspended(target) if !same_runtime(binding, target) => {
-                Step::Delete(Reason::ClusterReplaced)
-            }
-            State::Suspended(_) => {
-                hold(Reason::InstanceSuspended, "instance does not exist: it is suspended or being deleted")
-            }
-            // What an instance goes through after it was ready doesn't take a kubeconfig away.
-            State::Ready(_) | State::InProgress | State::Failed | State::Ambiguous(..) => {
-                Step::Keep(end.unwrap_or(now))
-            }
-        };
+    if is_issued(binding) {
+        return after_issue(facts);
     }
     if binding.is(Kind::Stalled) {
         return Step::Rest(end);
     }
+    let (shortest, longest) = facts.lifetimes;
+    if !(shortest..=longest).contains(&binding.spec.expiration_seconds) {
+        let message = format!("expirationSeconds must be between {shortest} and {longest} here");
+        return Step::Reject(Reason::ExpirationRefused, message);
+    }
     match instance {
-        State::Unknown => hold(Reason::InstanceUnknown, "instance does not exist"),
-        State::Suspended(_) => {
-            hold(Reason::InstanceSuspended, "instance does not exist: it is suspended or being deleted")
-        }
+        State::Unknown => hold(Reason::InstanceUnknown, ABSENT),
+        State::Suspended(_) => hold(Reason::InstanceSuspended, SUSPENDED),
         State::InProgress => hold(
             Reason::InstanceInProgress,
             "instance creation is in progress: bind again when it is complete",
@@ -130,7 +128,8 @@ pub fn decide(facts: &Facts) -> Step {
         State::Ambiguous(first, second) => Step::Hold(
             Reason::InstanceAmbiguous,
             format!(
-                "{first} and {second} both claim this instance: remove the label kyma-project.io/instance-id from the wrong one"
+                "{first} and {second} both claim this instance: \
+                 remove the label kyma-project.io/instance-id from the wrong one"
             ),
         ),
         State::Ready(target) if pinned(binding) && !same_runtime(binding, target) => {
@@ -138,10 +137,30 @@ pub fn decide(facts: &Facts) -> Step {
         }
         State::Ready(target) => match refused_plan(facts.bindable, target) {
             Some(message) => Step::Reject(Reason::PlanNotBindable, message),
-            None if !binding.finalizers().iter().any(|f| f == FINALIZER) => Step::AddFinalizer,
+            None if !has_finalizer(binding) => Step::AddFinalizer,
             None => Step::Make(target.clone()),
         },
     }
+}
+
+/// The next step of a binding whose kubeconfig is in somebody's hands.
+fn after_issue(facts: &Facts) -> Step {
+    match facts.instance {
+        State::Unknown if believed_absent(facts) => Step::Delete(Reason::InstanceUnknown),
+        State::Unknown => hold(Reason::InstanceUnknown, ABSENT),
+        State::Ready(target) | State::Suspended(target) if !same_runtime(facts.binding, target) => {
+            Step::Delete(Reason::ClusterReplaced)
+        }
+        // A manifest that was replaced took it off: without it, nothing would be removed in the end.
+        _ if !has_finalizer(facts.binding) => Step::AddFinalizer,
+        State::Suspended(_) => hold(Reason::InstanceSuspended, SUSPENDED),
+        // What an instance goes through after it was ready doesn't take a kubeconfig away.
+        State::Ready(_) | State::InProgress | State::Failed | State::Ambiguous(..) => Step::Keep,
+    }
+}
+
+fn has_finalizer(binding: &KymaBinding) -> bool {
+    binding.finalizers().iter().any(|f| f == FINALIZER)
 }
 
 /// Whether a kubeconfig was handed over to its Secret and the status says so.
@@ -182,9 +201,11 @@ fn removal(facts: &Facts) -> Removal {
         {
             Removal::GiveUp(GiveUp::ClusterReplaced)
         }
-        State::Ready(target) | State::Suspended(target) if target.kubeconfig.is_some() => {
-            Removal::Revoke(target.clone())
+        State::Ready(Target { kubeconfig: Some(kubeconfig), .. })
+        | State::Suspended(Target { kubeconfig: Some(kubeconfig), .. }) => {
+            Removal::Revoke(kubeconfig.clone())
         }
+        State::Unknown if !believed_absent(facts) => Removal::Later(Reason::InstanceUnknown),
         State::Unknown | State::Suspended(_) => Removal::GiveUp(GiveUp::ClusterGone),
         State::Ready(_) => Removal::Later(Reason::ClusterUnreachable),
         State::InProgress | State::Failed if pinned(binding) => Removal::Later(Reason::ClusterUnreachable),
@@ -192,6 +213,11 @@ fn removal(facts: &Facts) -> Removal {
         // Never provisioned and never pinned: there was no cluster to make anything in.
         State::InProgress | State::Failed => Removal::Nothing,
     }
+}
+
+/// An instance that has just vanished may be about to come back.
+fn believed_absent(facts: &Facts) -> bool {
+    facts.now.duration_since(facts.absent_since) >= ABSENCE
 }
 
 fn pinned(binding: &KymaBinding) -> bool {

@@ -11,8 +11,12 @@ fn target(runtime: &str) -> Target {
         runtime_id: runtime.into(),
         plan: Some("aws".into()),
         cluster_name: "c".into(),
-        kubeconfig: Some(KubeconfigRef { secret: "kubeconfig-r".into(), resource_version: "1".into() }),
+        kubeconfig: Some(kubeconfig()),
     }
+}
+
+fn kubeconfig() -> KubeconfigRef {
+    KubeconfigRef { secret: "kubeconfig-r".into(), resource_version: "1".into() }
 }
 
 fn ready() -> State {
@@ -54,6 +58,7 @@ struct World {
     instance: State,
     secret_created: Option<Timestamp>,
     touched: bool,
+    absent_since: Timestamp,
     bindable: BindablePlans,
     now: Timestamp,
 }
@@ -64,6 +69,7 @@ impl Default for World {
             instance: ready(),
             secret_created: Some(at(1001)),
             touched: true,
+            absent_since: at(0),
             bindable: BindablePlans::All,
             now: at(1002),
         }
@@ -77,7 +83,9 @@ impl World {
             instance: &self.instance,
             secret_created: self.secret_created,
             touched: self.touched,
+            absent_since: self.absent_since,
             bindable: &self.bindable,
+            lifetimes: (600, 7200),
             now: self.now,
         })
     }
@@ -134,13 +142,13 @@ fn the_plan_of_the_instance_decides() {
     assert!(matches!(world.decide(&binding(json!({}))), Step::Make(_)));
     // A binding that exists outlives a change of the plans.
     world.bindable = BindablePlans::Named(["azure".to_owned()].into());
-    assert_eq!(world.decide(&binding(issued(1601))), Step::Keep(at(1601)));
+    assert_eq!(world.decide(&binding(issued(1601))), Step::Keep);
 }
 
 #[test]
 fn it_ends_when_the_token_ends() {
     let mut world = World::default();
-    assert_eq!(world.decide(&binding(issued(1601))), Step::Keep(at(1601)));
+    assert_eq!(world.decide(&binding(issued(1601))), Step::Keep);
     world.now = at(1601);
     assert_eq!(world.decide(&binding(issued(1601))), Step::Delete(Reason::Expired));
 }
@@ -148,12 +156,38 @@ fn it_ends_when_the_token_ends() {
 #[test]
 fn a_status_never_makes_it_live_longer() {
     let far = binding(issued(99_999));
-    let mut world = World::default();
-    assert_eq!(world.decide(&far), Step::Keep(at(1001 + 660)));
-    world.secret_created = None;
-    assert_eq!(world.decide(&far), Step::Keep(at(1000 + 1260)));
-    world.now = at(2260);
+    let mut world = World { now: at(1660), ..World::default() };
+    assert_eq!(world.decide(&far), Step::Keep);
+    world.now = at(1001 + 660);
     assert_eq!(world.decide(&far), Step::Delete(Reason::Expired));
+    world.secret_created = None;
+    assert_eq!(world.decide(&far), Step::Keep);
+    world.now = at(1000 + 1260);
+    assert_eq!(world.decide(&far), Step::Delete(Reason::Expired));
+}
+
+#[test]
+fn a_lifetime_that_is_not_granted_here_is_rejected() {
+    let long = binding(json!({"spec": {"expirationSeconds": 7201}}));
+    assert_eq!(reason(&World::default().decide(&long)), Reason::ExpirationRefused);
+}
+
+#[test]
+fn an_instance_that_has_just_vanished_may_come_back() {
+    let mut world = World { instance: State::Unknown, absent_since: at(995), ..World::default() };
+    assert_eq!(reason(&world.decide(&binding(issued(1601)))), Reason::InstanceUnknown);
+    assert!(matches!(world.decide(&binding(issued(1601))), Step::Hold(..)));
+    assert_eq!(world.decide(&deleting(issued(1601))), Step::Remove(Removal::Later(Reason::InstanceUnknown)));
+    world.now = at(1005);
+    assert_eq!(world.decide(&binding(issued(1601))), Step::Delete(Reason::InstanceUnknown));
+    assert_eq!(world.decide(&deleting(issued(1601))), Step::Remove(Removal::GiveUp(GiveUp::ClusterGone)));
+}
+
+#[test]
+fn a_finalizer_that_was_taken_off_is_put_back() {
+    let mut lost = issued(1601);
+    merge(&mut lost, json!({"metadata": {"finalizers": []}}));
+    assert_eq!(World::default().decide(&binding(lost)), Step::AddFinalizer);
 }
 
 #[test]
@@ -171,7 +205,7 @@ fn a_vanished_instance_takes_its_bindings_along_and_a_suspended_one_holds_them()
     assert_eq!(reason(&world.decide(&binding(issued(1601)))), Reason::InstanceSuspended);
     for instance in [State::InProgress, State::Failed, State::Ambiguous(String::new(), String::new())] {
         world.instance = instance;
-        assert_eq!(world.decide(&binding(issued(1601))), Step::Keep(at(1601)));
+        assert_eq!(world.decide(&binding(issued(1601))), Step::Keep);
     }
 }
 
@@ -191,9 +225,9 @@ fn a_stalled_binding_rests_until_it_is_collected() {
 fn removal_goes_where_the_access_is() {
     let mut world = World::default();
     let gone = deleting(issued(1601));
-    assert_eq!(world.decide(&gone), Step::Remove(Removal::Revoke(target("r"))));
+    assert_eq!(world.decide(&gone), Step::Remove(Removal::Revoke(kubeconfig())));
     world.instance = State::Suspended(target("r"));
-    assert_eq!(world.decide(&gone), Step::Remove(Removal::Revoke(target("r"))));
+    assert_eq!(world.decide(&gone), Step::Remove(Removal::Revoke(kubeconfig())));
     world.touched = false;
     assert_eq!(world.decide(&gone), Step::Remove(Removal::Nothing));
     assert_eq!(world.decide(&deleting(json!({"metadata": {"finalizers": ["other/one"]}}))), Step::Rest(None));

@@ -6,11 +6,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 use kube::runtime::watcher::Event;
 
 use super::backoff::Backoff;
+use super::decide::GRACE;
 use super::limit::{self, Seat};
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::Kind;
@@ -25,7 +26,7 @@ pub struct Entry {
     pub instance: String,
     seat: Option<Seat>,
     /// Whether something of it may exist in a managed cluster or as a Secret. False only for
-    /// what was born under our eyes and not made yet.
+    /// what was born under our eyes and for which no call has been made to its cluster yet.
     pub touched: bool,
     /// Resource version of our latest write; an object older than that is an echo from before.
     written: u64,
@@ -53,6 +54,8 @@ impl Ledger {
             Event::InitApply(binding) => {
                 let uid = binding.uid().unwrap_or_default();
                 self.record(&uid, binding, true);
+                // A control plane restored from a backup counts its versions from before.
+                self.update(&uid, |entry| entry.written = 0);
                 if let Some(listing) = &mut self.listing {
                     listing.insert(uid);
                 }
@@ -89,10 +92,14 @@ impl Ledger {
             self.by_instance.entry(entry.instance.clone()).or_default().insert(uid.to_owned());
             self.entries.insert(uid.to_owned(), entry);
         }
-        if binding.is(Kind::Accepted)
-            && let Some(entry) = self.entries.get_mut(uid)
-        {
-            entry.seat = Some(binding.expires_at());
+        if let Some(entry) = self.entries.get_mut(uid) {
+            // The pin is written by whoever has reached the cluster: a process before, or beside us.
+            entry.touched |= binding.status.as_ref().is_some_and(|s| s.cluster_id.is_some());
+            if binding.is(Kind::Stalled) {
+                entry.seat = None;
+            } else if binding.is(Kind::Accepted) {
+                entry.seat = Some(binding.expires_at().or_else(|| latest_issue(binding)));
+            }
         }
     }
 
@@ -168,6 +175,13 @@ impl Ledger {
     }
 }
 
+/// When a binding that is not issued can't be issued any more; its seat is free from then on, even
+/// if a dead cluster keeps the object from going.
+fn latest_issue(binding: &KymaBinding) -> Option<Timestamp> {
+    let asked = SignedDuration::from_secs(binding.spec.expiration_seconds);
+    binding.created_at()?.checked_add(asked + GRACE).ok()
+}
+
 fn version(binding: &KymaBinding) -> u64 {
     binding.resource_version().and_then(|v| v.parse().ok()).unwrap_or(0)
 }
@@ -175,6 +189,7 @@ fn version(binding: &KymaBinding) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
     use serde_json::json;
 
     fn binding(uid: &str, version: u64, accepted: bool, expires: Option<&str>) -> KymaBinding {
@@ -240,6 +255,24 @@ mod tests {
         ledger.observe(&Event::Apply(binding("old", 3, false, None)));
         assert!(ledger.entry("old").unwrap().touched);
         assert!(!ledger.entry("new").unwrap().touched);
+    }
+
+    #[test]
+    fn what_failed_for_good_or_can_no_longer_be_issued_holds_no_seat() {
+        let stalled: KymaBinding = {
+            let mut binding = binding("stalled", 1, true, None);
+            let conditions = &mut binding.status.as_mut().unwrap().conditions;
+            let condition = Condition { type_: "Stalled".into(), ..conditions[0].clone() };
+            conditions.push(condition);
+            binding
+        };
+        let mut hanging = binding("hanging", 1, true, None);
+        hanging.metadata.creation_timestamp = Some(Time(now() - SignedDuration::from_secs(660)));
+        let mut making = binding("making", 1, true, None);
+        making.metadata.creation_timestamp = Some(Time(now() - SignedDuration::from_secs(659)));
+        let mut ledger = listed(vec![stalled, hanging, making, binding("new", 2, false, None)]);
+        assert!(!ledger.admit("new", 1, now()), "one may still be issued");
+        assert!(ledger.admit("new", 2, now()));
     }
 
     #[test]

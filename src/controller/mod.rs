@@ -12,9 +12,11 @@ pub mod reconcile;
 pub mod secrets;
 pub mod status;
 
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use futures::stream;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::core::PartialObjectMeta;
@@ -22,7 +24,7 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::controller::{Action, Config, applier};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -36,20 +38,28 @@ use crate::managed::clients::Deadlines;
 use crate::managed::{Clients, ControlPlane};
 use crate::telemetry::admin::Check;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::watch::heard;
 use context::{Context, Settings};
 use ledger::Ledger;
 use plane::Plane;
 use reconcile::Error;
 use secrets::Secrets;
 
+/// Longest wait for the control plane's identity.
+const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Why the controller ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ControllerError {
     /// It does not know in which control plane it is.
     #[error(
-        "cannot read namespace kube-system, whose UID identifies this control plane; get on it must be allowed"
+        "cannot read namespace kube-system, whose UID identifies this control plane (HTTP {0}): \
+         'get' on it must be allowed"
     )]
-    Identify(#[source] kube::Error),
+    NotIdentified(u16),
+    /// The control plane can't be asked.
+    #[error("the control plane does not answer")]
+    NoAnswer,
     /// A watch ended, which it never should.
     #[error("the controller's stream of events ended")]
     Ended,
@@ -116,6 +126,7 @@ impl BindingController {
         let ours: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), &settings.namespace);
         let label = format!("{MANAGED_BY}={MANAGED_BY_VALUE}");
         let secret_events = watcher(ours, watcher::Config::default().labels(&label)).default_backoff();
+        let secret_events = heard("binding Secrets", secret_events);
         let reporter = Reporter { controller: MANAGED_BY_VALUE.into(), instance: None };
         let context = Arc::new(Context {
             control_plane,
@@ -131,27 +142,26 @@ impl BindingController {
         });
         // The ledger takes in every event before the store shows it to a reconcile.
         let remember = ledger.clone();
+        let listed = store.clone();
         let events = watcher(bindings, watcher::Config::default())
             .default_backoff()
             .modify(|binding| binding.managed_fields_mut().clear())
             .inspect_ok(move |event| remember.lock().observe(event))
-            .reflect(writer)
-            .touched_objects();
+            .reflect(writer);
+        let touched =
+            heard("KymaBindings", events).flat_map(move |event| stream::iter(touched(event, &listed)));
         let namespace = context.settings.namespace.clone();
         let touched_by_instance = ReceiverStream::new(changes).flat_map(move |instance| {
             let names = ledger.lock().names_of(&instance);
             let namespace = namespace.clone();
-            futures::stream::iter(names).map(move |name| ObjectRef::new(&name).within(&namespace))
+            stream::iter(names).map(move |name| ObjectRef::new(&name).within(&namespace))
         });
         let rounds = async {
             // What doesn't know all instances and Secrets would take them for gone.
             futures::join!(instances.synced(), secrets.synced());
-            let queue = futures::stream::select(
-                events.map_ok(|binding| ObjectRef::from_obj(&binding)),
-                touched_by_instance.map(Ok),
-            );
-            // No bound on concurrency: a slow cluster must not keep the others waiting, and what
-            // each round may use is bounded where it uses it.
+            let queue = stream::select(touched, touched_by_instance).map(Ok::<_, Infallible>);
+            // No bound on concurrency: a slow cluster must not keep the others waiting. Calls under
+            // way are bounded where they are made: to the control plane, and to each cluster.
             applier(
                 move |binding, ctx| guarded(binding, ctx, metrics.clone()).boxed(),
                 |binding, error, ctx: Arc<Context>| reconcile::after_error(&binding, error, &ctx),
@@ -191,9 +201,24 @@ async fn caught(
     AbortOnDropHandle::new(tokio::spawn(round)).await.unwrap_or(Err(Error::Panicked))
 }
 
+/// The bindings to look at after an event. Those of a list are looked at when it is complete: the
+/// store shows none of them before, and an object that it doesn't show is passed over.
+fn touched(event: Event<KymaBinding>, store: &Store<KymaBinding>) -> Vec<ObjectRef<KymaBinding>> {
+    match event {
+        Event::Apply(binding) => vec![ObjectRef::from_obj(&binding)],
+        Event::InitDone => store.state().iter().map(|binding| ObjectRef::from_obj(&**binding)).collect(),
+        Event::Init | Event::InitApply(_) | Event::Delete(_) => Vec::new(),
+    }
+}
+
 async fn identify(client: &Client, namespace: &str) -> Result<ControlPlane, ControllerError> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let system = namespaces.get_metadata("kube-system").await.map_err(ControllerError::Identify)?;
+    let read = tokio::time::timeout(IDENTIFY_TIMEOUT, namespaces.get_metadata("kube-system")).await;
+    let system = match read {
+        Ok(Ok(system)) => system,
+        Ok(Err(kube::Error::Api(status))) => return Err(ControllerError::NotIdentified(status.code)),
+        Ok(Err(_)) | Err(_) => return Err(ControllerError::NoAnswer),
+    };
     Ok(ControlPlane { id: system.uid().unwrap_or_default(), namespace: namespace.to_owned() })
 }
 

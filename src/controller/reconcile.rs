@@ -12,10 +12,11 @@ use super::apply::{self, Made, Revoked};
 use super::context::{Context, reason};
 use super::decide::{self, Facts, GiveUp, Removal, Step};
 use super::plane::PlaneError;
-use super::status::{self, Outcome};
+use super::status::{self, Outcome, Pin};
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::Reason;
 use crate::api::names::NameError;
+use crate::instances::ABSENCE;
 use crate::instances::state::{State, Target};
 use crate::managed::{Failure, Owner};
 
@@ -38,9 +39,12 @@ struct Round<'a> {
     binding: &'a KymaBinding,
     owner: Owner,
     now: Timestamp,
-    /// What a try depends on beside the object: when it changes, a try is worth it at once.
+    /// See [`circumstances`].
     with: String,
+    /// When the binding's time is up.
     ends: Option<Timestamp>,
+    /// When to look again though nothing has happened.
+    again: Option<Timestamp>,
 }
 
 /// Brings one binding a step further.
@@ -59,21 +63,33 @@ pub async fn reconcile(binding: Arc<KymaBinding>, ctx: Arc<Context>) -> Result<A
         if ledger.is_echo(&owner.uid, &binding) {
             return Ok(Action::await_change());
         }
-        if let Some(wait) = entry.backoff.remaining(&with, now) {
-            return Ok(Action::requeue(wait));
-        }
         entry.touched
     };
+    let absent_since = ctx.instances.absent_since(&binding.spec.instance_id);
     let facts = Facts {
         binding: &binding,
         instance: &instance,
         secret_created: ctx.secrets.get(&owner.binding.object_name(), &owner.uid).and_then(|s| s.created),
         touched,
+        absent_since,
         bindable: &ctx.settings.bindable_plans,
+        lifetimes: ctx.settings.lifetimes,
         now,
     };
     let step = decide::decide(&facts);
-    let round = Round { ctx: &ctx, binding: &binding, owner, now, with, ends: decide::end(&facts) };
+    // A try that has just failed is not made again so soon; the end of the binding waits for none.
+    if matches!(step, Step::Make(_) | Step::Remove(_) | Step::Reject(..))
+        && let Some(wait) =
+            ctx.ledger.lock().entry(&owner.uid).and_then(|entry| entry.backoff.remaining(&with, now))
+    {
+        return Ok(Action::requeue(wait));
+    }
+    let ends = decide::end(&facts);
+    let again = match instance {
+        State::Unknown => ends.into_iter().chain([absent_since + ABSENCE]).filter(|t| *t > now).min(),
+        _ => ends,
+    };
+    let round = Round { ctx: &ctx, binding: &binding, owner, now, with, ends, again };
     match step {
         Step::Rest(until) => Ok(rest(until)),
         Step::AddFinalizer => round.add_finalizer().await,
@@ -82,16 +98,22 @@ pub async fn reconcile(binding: Arc<KymaBinding>, ctx: Arc<Context>) -> Result<A
         Step::Hold(why, message) => round.settle(Outcome::Held(why, message)).await,
         Step::Reject(why, message) => round.reject(why, message, &instance).await,
         Step::Make(target) => round.make(&target).await,
-        Step::Keep(_) => round.settle(Outcome::StillIssued).await,
+        Step::Keep => round.settle(Outcome::StillIssued).await,
     }
 }
 
+/// What a try depends on beside the time: when it changes, a failed try is worth another at once.
 fn circumstances(binding: &KymaBinding, instance: &State) -> String {
-    let (State::Ready(target) | State::Suspended(target)) = instance else {
-        return format!("{}/{instance:?}", binding.is_deleting());
+    let instance = match instance {
+        State::Ready(Target { runtime_id, kubeconfig, .. })
+        | State::Suspended(Target { runtime_id, kubeconfig, .. }) => {
+            let edition = kubeconfig.as_ref().map_or("", |k| &k.resource_version);
+            let suspended = matches!(instance, State::Suspended(_));
+            format!("{suspended}/{runtime_id}/{edition}")
+        }
+        other => format!("{other:?}"),
     };
-    let edition = target.kubeconfig.as_ref().map_or("", |k| &k.resource_version);
-    format!("{}/{}/{edition}", binding.is_deleting(), binding.is_forgotten())
+    format!("{}/{}/{instance}", binding.is_deleting(), binding.is_forgotten())
 }
 
 impl Round<'_> {
@@ -118,7 +140,7 @@ impl Round<'_> {
             let message = format!("maximum number of non expired bindings reached: {max}");
             return self.reject(Reason::LimitReached, message, &State::Ready(target.clone())).await;
         }
-        match apply::make(self.ctx, self.binding, &self.owner, target).await? {
+        match apply::make(self.ctx, self.binding, &self.owner, target, self.ends).await? {
             Made::Issued(issue) => {
                 let until = issue.expires_at;
                 self.settle(Outcome::Issued(issue)).await?;
@@ -129,48 +151,70 @@ impl Round<'_> {
                 self.ctx.tell_applicant(self.binding, EventType::Normal, "Issued", note).await;
                 Ok(rest(Some(until)))
             }
-            Made::Failed(failure) => self.fail(target, &failure).await,
+            Made::Failed(failure, pin) => self.fail(target, &failure, pin).await,
+            Made::ForeignSecret => {
+                let name = self.owner.binding.object_name();
+                let message =
+                    format!("Secret {name} exists in the control plane and was not made for this binding");
+                self.fail_for_good(target, message, None).await
+            }
             Made::ClusterReplaced => self.delete(Reason::ClusterReplaced).await,
             Made::Overtaken => Ok(Action::requeue(Duration::from_secs(1))),
         }
     }
 
     /// A managed cluster failed: what it may hold is removed where that is due, then it is said.
-    async fn fail(&self, target: &Target, failure: &Failure) -> Result<Action, Error> {
-        let foreign = matches!(failure, Failure::Foreign { .. });
-        if (foreign || matches!(failure, Failure::Token(_)))
-            && let Some(kubeconfig) = &target.kubeconfig
-            && let Revoked::Failed(failure) =
-                apply::revoke(self.ctx, self.binding, &self.owner, kubeconfig).await
-        {
-            return self.retry(Outcome::Failing(reason(&failure), failure.to_string())).await;
+    async fn fail(&self, target: &Target, failure: &Failure, pin: Option<Pin>) -> Result<Action, Error> {
+        if matches!(failure, Failure::Foreign { .. }) {
+            return self.fail_for_good(target, failure.to_string(), pin).await;
         }
-        let (why, message) = (reason(failure), failure.to_string());
-        if !foreign {
-            return self.retry(Outcome::Failing(why, message)).await;
+        if matches!(failure, Failure::Token(_)) {
+            // What can't be removed now is removed with the binding.
+            self.revoke(target).await;
+        }
+        self.retry(Outcome::Failing(reason(failure), failure.to_string(), pin)).await
+    }
+
+    async fn fail_for_good(
+        &self,
+        target: &Target,
+        message: String,
+        pin: Option<Pin>,
+    ) -> Result<Action, Error> {
+        if !self.revoke(target).await {
+            return self.retry(Outcome::Failing(Reason::ForeignObject, message, pin)).await;
         }
         self.ctx.ledger.lock().release(&self.owner.uid);
-        self.ctx.warn(self.binding, "OwnershipConflict", "Bind", message.clone()).await;
-        self.settle(Outcome::Failed(why, message)).await
+        let action = self.settle(Outcome::Failed(Reason::ForeignObject, message.clone())).await?;
+        self.ctx.warn(self.binding, "OwnershipConflict", "Bind", message).await;
+        Ok(action)
+    }
+
+    /// Removes what the cluster may hold of the binding; false when it may hold it still.
+    async fn revoke(&self, target: &Target) -> bool {
+        let Some(kubeconfig) = &target.kubeconfig else { return false };
+        !matches!(apply::revoke(self.ctx, self.binding, &self.owner, kubeconfig).await, Revoked::Failed(_))
     }
 
     /// Refuses for good. One whose history we don't know may have been half-made by a process
     /// before us; that is removed first, so that a rejected binding never has anything.
     async fn reject(&self, why: Reason, message: String, instance: &State) -> Result<Action, Error> {
         let touched = self.ctx.ledger.lock().entry(&self.owner.uid).is_some_and(|entry| entry.touched);
-        if touched
-            && let State::Ready(Target { kubeconfig: Some(kubeconfig), .. }) = instance
-            && let Revoked::Failed(failure) =
-                apply::revoke(self.ctx, self.binding, &self.owner, kubeconfig).await
-        {
-            return self.retry(Outcome::Held(reason(&failure), failure.to_string())).await;
+        if touched && let State::Ready(target) = instance {
+            apply::delete_secret(self.ctx, &self.owner).await?;
+            if !self.revoke(target).await {
+                let message =
+                    "what may be left of an earlier try can't be removed from the managed cluster yet";
+                return self.retry(Outcome::Held(Reason::ClusterUnreachable, message.to_owned())).await;
+            }
         }
         tracing::info!(
             binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id,
             reason = why.as_str(), "binding rejected"
         );
-        self.ctx.tell_applicant(self.binding, EventType::Warning, "Rejected", message.clone()).await;
-        self.settle(Outcome::Rejected(why, message)).await
+        let action = self.settle(Outcome::Rejected(why, message.clone())).await?;
+        self.ctx.tell_applicant(self.binding, EventType::Warning, "Rejected", message).await;
+        Ok(action)
     }
 
     async fn remove(&self, removal: Removal) -> Result<Action, Error> {
@@ -184,10 +228,9 @@ impl Round<'_> {
                 self.give_up(why).await;
                 apply::delete_secret(self.ctx, &self.owner).await?;
             }
-            Removal::Revoke(target) => {
-                let Some(kubeconfig) = &target.kubeconfig else { return Ok(Action::await_change()) };
+            Removal::Revoke(kubeconfig) => {
                 let (revoked, deleted) = futures::join!(
-                    apply::revoke(self.ctx, self.binding, &self.owner, kubeconfig),
+                    apply::revoke(self.ctx, self.binding, &self.owner, &kubeconfig),
                     apply::delete_secret(self.ctx, &self.owner),
                 );
                 deleted?;
@@ -225,13 +268,13 @@ impl Round<'_> {
     async fn settle(&self, outcome: Outcome) -> Result<Action, Error> {
         self.write(&outcome).await?;
         self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.backoff.succeed());
-        Ok(rest(self.ends))
+        Ok(rest(self.again))
     }
 
-    /// Writes the outcome if it is news, and tries again after a wait of this binding's own.
+    /// Writes the outcome if it is news, and tries again after a wait of this binding's own, or
+    /// looks at it when its time is up.
     async fn retry(&self, outcome: Outcome) -> Result<Action, Error> {
-        // A write that fails must not cost the backoff.
-        let written = self.write(&outcome).await;
+        self.write(&outcome).await?;
         let mut wait = Duration::ZERO;
         self.ctx.ledger.lock().update(&self.owner.uid, |entry| {
             wait = entry.backoff.fail(self.with.clone(), Timestamp::now(), rand::random());
@@ -243,8 +286,7 @@ impl Round<'_> {
             wait_s = wait.as_secs(),
             "not done yet; trying again"
         );
-        written?;
-        let until_end = self.ends.and_then(|ends| ends.duration_since(self.now).try_into().ok());
+        let until_end = self.ends.and_then(|ends| Duration::try_from(ends.duration_since(self.now)).ok());
         let wait = if self.binding.is_deleting() { wait } else { wait.min(until_end.unwrap_or(wait)) };
         Ok(Action::requeue(wait))
     }

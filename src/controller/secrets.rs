@@ -7,12 +7,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 use kube::core::PartialObjectMeta;
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::watcher::Event;
 use parking_lot::RwLock;
 use tokio::sync::SetOnce;
 
 use crate::api::names::BINDING_UID;
-use crate::instances::watch_failure;
 
 /// What is known of one Secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,18 +57,10 @@ impl Secrets {
     }
 
     /// Follows the watch for ever.
-    pub async fn follow(
-        &self,
-        events: impl Stream<Item = watcher::Result<Event<PartialObjectMeta<Secret>>>>,
-    ) {
+    pub async fn follow(&self, events: impl Stream<Item = Event<PartialObjectMeta<Secret>>>) {
         pin_mut!(events);
         while let Some(event) = events.next().await {
-            match event {
-                Ok(event) => self.take(event),
-                Err(error) => {
-                    tracing::warn!(error = %watch_failure(&error), "watching binding Secrets failed; trying again");
-                }
-            }
+            self.take(event);
         }
     }
 

@@ -13,10 +13,10 @@ pub enum Outcome {
     Issued(Issue),
     /// What was issued is still good.
     StillIssued,
-    /// Refused for now, before it was accepted; what was issued before stays recorded.
+    /// Not now. What was accepted or issued before stays recorded.
     Held(Reason, String),
-    /// Accepted, but not made yet.
-    Failing(Reason, String),
+    /// Accepted, but not made yet; on which cluster, if it got so far.
+    Failing(Reason, String, Option<Pin>),
     /// Refused for good.
     Rejected(Reason, String),
     /// Accepted, then failed for good.
@@ -32,7 +32,7 @@ impl Outcome {
         match self {
             Self::Issued(_) | Self::StillIssued => Reason::Issued,
             Self::Held(reason, _)
-            | Self::Failing(reason, _)
+            | Self::Failing(reason, _, _)
             | Self::Rejected(reason, _)
             | Self::Failed(reason, _)
             | Self::Removing(reason, _) => *reason,
@@ -45,12 +45,19 @@ impl Outcome {
 pub struct Issue {
     /// When its token ends.
     pub expires_at: Timestamp,
-    /// The runtime it was made on.
-    pub runtime_id: String,
-    /// UID of the `kube-system` it was made on.
-    pub cluster_id: String,
+    /// Where it was made.
+    pub pin: Pin,
     /// The Secret that holds it.
     pub secret: String,
+}
+
+/// Which cluster a binding is made on: nothing of it is ever looked for in another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    /// The runtime.
+    pub runtime_id: String,
+    /// UID of its `kube-system`.
+    pub cluster_id: String,
 }
 
 /// The status for an outcome, and whether it differs from what the object has: only then is it
@@ -62,17 +69,20 @@ pub fn desired(binding: &KymaBinding, outcome: &Outcome, now: Timestamp) -> Opti
     let mut status = before.clone();
     if let Outcome::Issued(issue) = outcome {
         status.expires_at = Some(Time(issue.expires_at));
-        status.runtime_id = Some(issue.runtime_id.clone());
-        status.cluster_id = Some(issue.cluster_id.clone());
         status.binding = Some(SecretReference { name: issue.secret.clone() });
     }
-    status.conditions = merge(&before.conditions, &say(outcome, &status), generation, now);
-    status.phase = Some(phase(binding, outcome, &status, now));
+    if let Outcome::Issued(Issue { pin, .. }) | Outcome::Failing(_, _, Some(pin)) = outcome {
+        status.runtime_id = Some(pin.runtime_id.clone());
+        status.cluster_id = Some(pin.cluster_id.clone());
+    }
+    let say = say(outcome, &status, binding.is(Kind::Accepted));
+    status.conditions = merge(&before.conditions, &say, generation, now);
+    status.phase = Some(phase(outcome, &status, now));
     status.observed_generation = generation;
     (status != before).then_some(status)
 }
 
-fn say(outcome: &Outcome, status: &KymaBindingStatus) -> Vec<Say> {
+fn say(outcome: &Outcome, status: &KymaBindingStatus, was_accepted: bool) -> Vec<Say> {
     let says = |kind, status, reason: &Reason, message: &str| Say {
         kind,
         status,
@@ -90,15 +100,13 @@ fn say(outcome: &Outcome, status: &KymaBindingStatus) -> Vec<Say> {
             );
             vec![accepted, says(Kind::Ready, true, &Reason::Issued, &message)]
         }
-        Outcome::Held(reason, message) if status.binding.is_some() => {
+        Outcome::Held(reason, message) | Outcome::Removing(reason, message) if was_accepted => {
             vec![accepted, says(Kind::Ready, false, reason, message)]
         }
-        Outcome::Held(reason, message) => {
+        Outcome::Held(reason, message) | Outcome::Removing(reason, message) => {
             vec![says(Kind::Accepted, false, reason, message), says(Kind::Ready, false, reason, message)]
         }
-        Outcome::Failing(reason, message) | Outcome::Removing(reason, message) => {
-            vec![accepted, says(Kind::Ready, false, reason, message)]
-        }
+        Outcome::Failing(reason, message, _) => vec![accepted, says(Kind::Ready, false, reason, message)],
         Outcome::Rejected(reason, message) => vec![
             says(Kind::Accepted, false, reason, message),
             says(Kind::Ready, false, reason, message),
@@ -112,16 +120,14 @@ fn say(outcome: &Outcome, status: &KymaBindingStatus) -> Vec<Say> {
     }
 }
 
-fn phase(binding: &KymaBinding, outcome: &Outcome, status: &KymaBindingStatus, now: Timestamp) -> Phase {
+fn phase(outcome: &Outcome, status: &KymaBindingStatus, now: Timestamp) -> Phase {
     match outcome {
         Outcome::Issued(_) | Outcome::StillIssued => Phase::Ready,
         Outcome::Held(..) | Outcome::Failing(..) => Phase::Pending,
         Outcome::Rejected(..) => Phase::Rejected,
         Outcome::Failed(..) => Phase::Failed,
-        Outcome::Removing(..) => {
-            let over = status.expires_at.as_ref().is_some_and(|t| t.0 <= now);
-            if over || !binding.is_deleting() { Phase::Expired } else { Phase::Terminating }
-        }
+        Outcome::Removing(..) if status.expires_at.as_ref().is_some_and(|t| t.0 <= now) => Phase::Expired,
+        Outcome::Removing(..) => Phase::Terminating,
     }
 }
 
@@ -147,8 +153,7 @@ mod tests {
     fn issued() -> Outcome {
         Outcome::Issued(Issue {
             expires_at: at(600),
-            runtime_id: "r".into(),
-            cluster_id: "c".into(),
+            pin: Pin { runtime_id: "r".into(), cluster_id: "c".into() },
             secret: "kyma-binding-b".into(),
         })
     }
@@ -178,7 +183,7 @@ mod tests {
             assert_eq!(word(&status, Kind::Stalled), Some(("True", "LimitReached")));
             assert_eq!(status.phase, Some(phase));
         }
-        for outcome in [issued(), Outcome::Held(why().0, why().1), Outcome::Failing(why().0, why().1)] {
+        for outcome in [issued(), Outcome::Held(why().0, why().1), Outcome::Failing(why().0, why().1, None)] {
             assert_eq!(word(&of(outcome), Kind::Stalled), None);
         }
     }
@@ -193,6 +198,19 @@ mod tests {
         assert_eq!(held.binding, ready.binding);
         let back = desired(&binding(Some(held)), &Outcome::StillIssued, at(3)).unwrap();
         assert_eq!(word(&back, Kind::Ready), Some(("True", "Issued")));
+    }
+
+    #[test]
+    fn a_failing_binding_is_pinned_and_a_removal_accepts_nothing() {
+        let pin = Pin { runtime_id: "r".into(), cluster_id: "c".into() };
+        let failing = Outcome::Failing(Reason::ClusterTimedOut, "m".into(), Some(pin));
+        let failing = desired(&binding(None), &failing, at(1)).unwrap();
+        assert_eq!(failing.cluster_id.as_deref(), Some("c"));
+        let removing = Outcome::Removing(Reason::ClusterTimedOut, "m".into());
+        let rejected = Outcome::Rejected(Reason::LimitReached, "m".into());
+        let rejected = desired(&binding(None), &rejected, at(1)).unwrap();
+        let removing = desired(&binding(Some(rejected)), &removing, at(2)).unwrap();
+        assert_eq!(word(&removing, Kind::Accepted), Some(("False", "ClusterTimedOut")));
     }
 
     #[test]

@@ -7,9 +7,11 @@ pub mod runtime;
 pub mod state;
 mod table;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt as _, TryStreamExt as _, pin_mut};
+use futures::{Stream, StreamExt as _, pin_mut};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::runtime::WatchStreamExt as _;
@@ -22,8 +24,15 @@ use runtime::{INSTANCE_ID, instance_of, runtime_facts, secret_facts};
 use state::{RuntimeFacts, SecretFacts, State};
 use table::Table;
 
+use crate::telemetry::watch::heard;
+
 /// How often a control plane without the Runtime CRD is asked for it.
 const PROBE_INTERVAL: Duration = Duration::from_secs(30);
+/// Longest wait for its answer, and how soon a failed question is repeated.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long an instance must be absent before that is believed: a Secret that is deleted and made
+/// again, as some rotations do, is no end of an instance.
+pub const ABSENCE: SignedDuration = SignedDuration::from_secs(10);
 
 #[derive(Default)]
 struct Known {
@@ -31,6 +40,10 @@ struct Known {
     runtimes: Table<RuntimeFacts>,
     /// `None` until the API server has said whether there are Runtimes.
     runtimes_used: Option<bool>,
+    /// When everything had been seen once.
+    synced_at: Timestamp,
+    /// Instances that lost all that described them, and when; those of the last moments.
+    vanished: HashMap<String, Timestamp>,
 }
 
 impl Known {
@@ -40,6 +53,10 @@ impl Known {
                 None => false,
                 Some(used) => !used || self.runtimes.is_synced(),
             }
+    }
+
+    fn describes(&self, instance: &str) -> bool {
+        !(self.secrets.of(instance).is_empty() && self.runtimes.of(instance).is_empty())
     }
 }
 
@@ -71,6 +88,13 @@ impl Instances {
         )
     }
 
+    /// Since when nothing describes the instance, as far as we were there to see it.
+    #[must_use]
+    pub fn absent_since(&self, instance: &str) -> Timestamp {
+        let known = self.known.read();
+        known.vanished.get(instance).copied().unwrap_or(known.synced_at)
+    }
+
     /// Whether everything there is has been seen once.
     #[must_use]
     pub fn is_synced(&self) -> bool {
@@ -85,12 +109,22 @@ impl Instances {
     /// Changes what is known and returns the instances to tell of: none before the first sync,
     /// when nobody listens yet and everything will be looked at anyway.
     fn take(&self, change: impl FnOnce(&mut Known) -> Vec<String>) -> Vec<String> {
+        let now = Timestamp::now();
         let mut known = self.known.write();
         let touched = change(&mut known);
         if self.is_synced() {
+            known.vanished.retain(|_, since| now.duration_since(*since) < ABSENCE * 6);
+            for instance in &touched {
+                if known.describes(instance) {
+                    known.vanished.remove(instance);
+                } else {
+                    known.vanished.entry(instance.clone()).or_insert(now);
+                }
+            }
             return touched;
         }
         if known.is_synced() {
+            known.synced_at = now;
             // Set only here, under the lock, and only once.
             let _ = self.synced.set(());
         }
@@ -101,76 +135,62 @@ impl Instances {
     pub async fn run(&self, client: Client, namespace: &str) {
         let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), namespace);
         let labelled = watcher::Config::default().labels(INSTANCE_ID);
-        let secrets = watcher(secrets, labelled).default_backoff();
+        let secrets = heard("kubeconfig Secrets", watcher(secrets, labelled).default_backoff());
         futures::join!(self.follow_secrets(secrets), self.follow_runtimes(client, namespace));
     }
 
-    async fn follow_secrets(
-        &self,
-        events: impl Stream<Item = watcher::Result<Event<PartialObjectMeta<Secret>>>>,
-    ) {
+    async fn follow_secrets(&self, events: impl Stream<Item = Event<PartialObjectMeta<Secret>>>) {
         pin_mut!(events);
         while let Some(event) = events.next().await {
-            match event {
-                Ok(event) => {
-                    let read = |s: PartialObjectMeta<Secret>| {
-                        let facts = secret_facts(&s);
-                        (facts.name.clone(), instance_of(&s).map(|id| (id, facts)))
-                    };
-                    let touched = self.take(|known| known.secrets.take(event, read));
-                    self.tell(touched).await;
-                }
-                Err(error) => {
-                    tracing::warn!(error = %watch_failure(&error), "watching kubeconfig Secrets failed; trying again");
-                }
-            }
+            let read = |s: PartialObjectMeta<Secret>| {
+                let facts = secret_facts(&s);
+                (facts.name.clone(), instance_of(&s).map(|id| (id, facts)))
+            };
+            self.tell(self.take(|known| known.secrets.take(event, read))).await;
         }
     }
 
     async fn follow_runtimes(&self, client: Client, namespace: &str) {
-        loop {
-            match client.list_api_group_resources(runtime::API_VERSION).await {
-                Ok(list) if list.resources.iter().any(|r| r.kind == "Runtime") => break,
-                Ok(_) => self.without_runtimes(),
-                Err(kube::Error::Api(status)) if status.code == 404 => self.without_runtimes(),
-                Err(_) => tracing::warn!("asking the API server for Runtimes failed; trying again"),
-            }
-            let wait = if self.known.read().runtimes_used.is_some() {
-                PROBE_INTERVAL
-            } else {
-                Duration::from_secs(1)
-            };
-            tokio::time::sleep(wait).await;
-        }
+        self.wait_for_runtimes(&client).await;
         tracing::info!("instances are described by Runtimes and kubeconfig Secrets");
         let resource = runtime::api_resource();
         let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &resource);
         let events = watcher(api, watcher::Config::default().labels(INSTANCE_ID)).default_backoff();
+        let events = heard("Runtimes", events);
         pin_mut!(events);
-        loop {
-            match events.try_next().await {
-                Ok(Some(event)) => {
-                    let complete = matches!(event, Event::InitDone);
-                    let read = |r: DynamicObject| {
-                        let facts = runtime_facts(&r);
-                        (facts.name.clone(), instance_of(&r).map(|id| (id, facts)))
-                    };
-                    let touched = self.take(|known| {
-                        let mut touched = known.runtimes.take(event, read);
-                        // Until the list is whole, the Secrets' word alone counted, or nothing did.
-                        if complete && known.runtimes_used != Some(true) {
-                            known.runtimes_used = Some(true);
-                            touched.extend(known.secrets.instances());
-                        }
-                        touched
-                    });
-                    self.tell(touched).await;
+        while let Some(event) = events.next().await {
+            let complete = matches!(event, Event::InitDone);
+            let read = |r: DynamicObject| {
+                let facts = runtime_facts(&r);
+                (facts.name.clone(), instance_of(&r).map(|id| (id, facts)))
+            };
+            let touched = self.take(|known| {
+                let mut touched = known.runtimes.take(event, read);
+                // Until the list is whole, the Secrets' word alone counted, or nothing did.
+                if complete && known.runtimes_used != Some(true) {
+                    known.runtimes_used = Some(true);
+                    touched.extend(known.secrets.instances());
                 }
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::warn!(error = %watch_failure(&error), "watching Runtimes failed; trying again");
+                touched
+            });
+            self.tell(touched).await;
+        }
+    }
+
+    /// Returns when the control plane has the Runtime CRD, which may be never.
+    async fn wait_for_runtimes(&self, client: &Client) {
+        loop {
+            let asked = client.list_api_group_resources(runtime::API_VERSION);
+            match tokio::time::timeout(PROBE_TIMEOUT, asked).await {
+                Ok(Ok(list)) if list.resources.iter().any(|r| r.kind == "Runtime") => return,
+                Ok(Ok(_)) => self.without_runtimes(),
+                Ok(Err(kube::Error::Api(status))) if status.code == 404 => self.without_runtimes(),
+                Ok(Err(_)) | Err(_) => {
+                    tracing::warn!("asking the API server for Runtimes failed; trying again");
                 }
             }
+            let known = self.known.read().runtimes_used.is_some();
+            tokio::time::sleep(if known { PROBE_INTERVAL } else { PROBE_TIMEOUT }).await;
         }
     }
 
@@ -193,17 +213,5 @@ impl Instances {
                 return;
             }
         }
-    }
-}
-
-/// Which step of a watch failed; the error's own text may carry a server's words.
-#[must_use]
-pub fn watch_failure(error: &watcher::Error) -> &'static str {
-    match error {
-        watcher::Error::InitialListFailed(_) => "the list was refused or not answered",
-        watcher::Error::WatchStartFailed(_) => "the watch was refused or not answered",
-        watcher::Error::WatchError(_) => "the server ended the watch with an error",
-        watcher::Error::WatchFailed(_) => "the connection broke",
-        watcher::Error::NoResourceVersion => "the list has no resource version",
     }
 }

@@ -100,7 +100,14 @@ pub fn derive(
             // The Secret may be seen a moment before its Runtime; nothing is concluded from it.
             return if secrets.is_empty() { State::Unknown } else { State::InProgress };
         }
-        ([], [old, ..]) => *old,
+        // Suspended twice within the hour: the one that can still be reached.
+        ([], _) => {
+            let reachable = |r: &RuntimeFacts| secrets.iter().any(|s| s.runtime_id == r.name);
+            match runtimes.iter().max_by_key(|r| (reachable(r), &r.name)) {
+                Some(old) => *old,
+                None => return State::Unknown,
+            }
+        }
         ([only], _) => *only,
         (more, _) => return ambiguous("Runtime", more.iter().map(|r| r.name.as_str())),
     };
@@ -224,6 +231,15 @@ mod tests {
         };
         assert_eq!(target.runtime_id, "new");
         assert_eq!(target.kubeconfig.map(|k| k.secret), Some("kubeconfig-new".into()));
+    }
+
+    #[test]
+    fn of_two_terminating_the_reachable_one_counts() {
+        let [old, older] = ["a", "b"].map(|name| RuntimeFacts { terminating: true, ..runtime(name) });
+        for runtimes in [[&old, &older], [&older, &old]] {
+            let State::Suspended(target) = with_runtimes(&[&secret("a")], &runtimes) else { panic!() };
+            assert_eq!(target.runtime_id, "a");
+        }
     }
 
     #[test]

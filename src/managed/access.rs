@@ -155,11 +155,14 @@ impl<'a> Bound<'a> {
                     let made = answer.parse::<Made>()?.metadata;
                     let as_asked = made.name.as_deref() == Some(&self.name)
                         && self.owner.verdict(&made) == Verdict::Ours;
-                    return if as_asked {
-                        Ok(made.uid)
-                    } else {
-                        Err(Failure::Misbehaves(Misbehaviour::Altered))
-                    };
+                    if as_asked {
+                        return Ok(made.uid);
+                    }
+                    // Without our marks it would never be found again.
+                    if let Some(uid) = &made.uid {
+                        self.delete(kind, uid).await?;
+                    }
+                    return Err(Failure::Misbehaves(Misbehaviour::Altered));
                 }
                 StatusCode::CONFLICT => {}
                 StatusCode::NOT_FOUND if matches!(kind, Kind::ServiceAccount) => {

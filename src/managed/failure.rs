@@ -25,7 +25,7 @@ pub enum Failure {
     #[error("the managed cluster does not accept the credentials of its kubeconfig (HTTP 401)")]
     Unauthorized,
     /// 403.
-    #[error("the managed cluster forbids what is needed to make a binding (HTTP 403)")]
+    #[error("the managed cluster forbids what bindings need (HTTP 403)")]
     Forbidden,
     /// 429.
     #[error("the managed cluster asks to slow down (HTTP 429)")]

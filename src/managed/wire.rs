@@ -8,16 +8,21 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use kube::Client;
 use kube::client::Body;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
 use super::failure::{Failure, Misbehaviour, Unreachable};
 
 /// Most of an answer that is read, bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
 
+/// Most calls to one cluster under way at once; each has a connection.
+const MAX_CALLS: usize = 16;
+
 /// A client with a deadline for each call.
 pub struct Wire {
     client: Client,
     deadline: Duration,
+    calls: Semaphore,
 }
 
 /// A whole answer, within the bounds.
@@ -31,7 +36,7 @@ impl Wire {
     /// Calls end `deadline` after they begin, answered or not.
     #[must_use]
     pub fn new(client: Client, deadline: Duration) -> Self {
-        Self { client, deadline }
+        Self { client, deadline, calls: Semaphore::new(MAX_CALLS) }
     }
 
     /// Sends one request and reads the whole answer.
@@ -40,6 +45,8 @@ impl Wire {
     /// When there is no answer in time, none at all, or one that is too large.
     pub async fn call(&self, request: Request<Vec<u8>>) -> Result<Answer, Failure> {
         let exchange = async {
+            // Waiting counts: one slow cluster shall not collect callers. Never closed.
+            let _place = self.calls.acquire().await;
             let response = self.client.send(request.map(Body::from)).await.map_err(|e| no_answer(&e))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), MAX_ANSWER)

@@ -1,5 +1,7 @@
 //! Logs on standard error, one line an event.
 
+use std::time::{Duration, Instant};
+
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -23,8 +25,9 @@ fn targets(level: Level) -> Targets {
     Targets::new()
         .with_default(libraries)
         .with_target("kyma_bindings", level)
-        .with_target("kube_client", LevelFilter::ERROR)
-        .with_target("kube_runtime", LevelFilter::ERROR)
+        // A line for each failed call, without a bound on their rate; we say ourselves what failed.
+        .with_target("kube_client", LevelFilter::OFF)
+        .with_target("kube_runtime", LevelFilter::OFF)
 }
 
 /// Starts logging for the whole process.
@@ -40,6 +43,21 @@ pub fn start(format: Format, level: Level) {
     }
 }
 
+/// Lets the first of many equal log lines through, and then one a minute.
+#[derive(Debug, Default)]
+pub struct Sparingly(Option<Instant>);
+
+impl Sparingly {
+    /// Whether it is time for a line.
+    pub fn due(&mut self) -> bool {
+        let due = self.0.is_none_or(|last| last.elapsed() >= Duration::from_mins(1));
+        if due {
+            self.0 = Some(Instant::now());
+        }
+        due
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,7 +66,14 @@ mod tests {
     fn libraries_stay_quiet_at_every_level() {
         let targets = targets(Level::TRACE);
         assert!(targets.would_enable("kyma_bindings::broker", &Level::TRACE));
-        assert!(!targets.would_enable("kube_client::client", &Level::WARN));
+        assert!(!targets.would_enable("kube_client::client", &Level::ERROR));
         assert!(!targets.would_enable("hyper::proto", &Level::DEBUG));
+    }
+
+    #[test]
+    fn the_second_line_of_a_minute_is_held_back() {
+        let mut sparingly = Sparingly::default();
+        assert!(sparingly.due());
+        assert!(!sparingly.due());
     }
 }

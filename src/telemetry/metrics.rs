@@ -13,7 +13,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 /// Prefix of all names.
-pub const PREFIX: &str = "kyma_bindings";
+const PREFIX: &str = "kyma_bindings";
 
 /// Upper bounds of the duration histograms, seconds.
 const BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];

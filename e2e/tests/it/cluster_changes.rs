@@ -93,6 +93,8 @@ async fn a_kubeconfig_that_would_run_a_program_is_refused_without_being_quoted()
         refused.description()
     );
     assert!(!refused.description().contains("evil-program"));
+    // Nothing was made in the cluster, so nothing has to be removed there first.
+    stage.gone("exec-1", Duration::from_secs(2)).await.unwrap();
 }
 
 #[tokio::test]
@@ -135,6 +137,7 @@ async fn a_person_can_say_to_forget_a_cluster() {
     let unreachable = "apiVersion: v1\nkind: Config\n";
     stage.rotate("r-forget", Some(unreachable)).await.unwrap();
     assert_eq!(osb.unbind(&instance, "forget-1").await.unwrap().status, 503);
+    stage.condition("forget-1", "Ready", "False", "KubeconfigRefused").await.unwrap();
     let forget = json!({"metadata": {"annotations": {"bindings.kyma-project.io/forget": "true"}}});
     stage.bindings().patch("forget-1", &PatchParams::default(), &Patch::Merge(&forget)).await.unwrap();
     stage.gone("forget-1", SOON).await.unwrap();

@@ -86,6 +86,9 @@ async fn an_applied_binding_over_the_limit_is_rejected_for_good_and_says_so() {
     stage.apply("apply-limit-2", &instance, None).await.unwrap();
     let rejected = stage.condition("apply-limit-2", "Stalled", "True", "LimitReached").await.unwrap();
     assert_eq!(rejected.status.unwrap().phase.unwrap().as_str(), "Rejected");
+    let describe = ["-n", &stage.namespace, "describe", "kb", "apply-limit-2"];
+    let described = stage.control().kubectl(&describe).await.unwrap();
+    assert!(described.contains("maximum number of non expired bindings reached: 1"), "{described}");
     assert_eq!(objects(&world().await.managed, "apply-limit-2").await, 0);
     // It was applied, not asked for by HTTP, so a refusal by HTTP leaves it alone.
     assert_eq!(operator.osb().bind(&instance, "apply-limit-2", None).await.unwrap().status, 400);

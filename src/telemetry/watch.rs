@@ -1,0 +1,66 @@
+//! Watches whose failures are said, sparingly, and whose events alone go on.
+
+use std::time::{Duration, Instant};
+
+use futures::{Stream, StreamExt as _};
+use kube::runtime::watcher::{self, Event};
+
+/// Lets the first of many equal log lines through, and then one a minute.
+#[derive(Debug, Default)]
+struct Sparingly(Option<Instant>);
+
+impl Sparingly {
+    fn due(&mut self) -> bool {
+        let due = self.0.is_none_or(|last| last.elapsed() >= Duration::from_mins(1));
+        if due {
+            self.0 = Some(Instant::now());
+        }
+        due
+    }
+}
+
+/// The events of a watch that takes itself up again with backoff. `what` names it in the log.
+pub fn heard<K>(
+    what: &'static str,
+    events: impl Stream<Item = watcher::Result<Event<K>>>,
+) -> impl Stream<Item = Event<K>> {
+    let mut sparingly = Sparingly::default();
+    events.filter_map(move |event| {
+        let event = event.inspect_err(|error| {
+            if sparingly.due() {
+                tracing::warn!(what, cause = failure(error), "a watch failed; it is tried again");
+            }
+        });
+        std::future::ready(event.ok())
+    })
+}
+
+/// Which step failed; the error's own text may carry a server's words.
+fn failure(error: &watcher::Error) -> &'static str {
+    match error {
+        watcher::Error::InitialListFailed(_) => "the list was refused or not answered",
+        watcher::Error::WatchStartFailed(_) => "the watch was refused or not answered",
+        watcher::Error::WatchError(_) => "the server ended the watch with an error",
+        watcher::Error::WatchFailed(_) => "the connection broke",
+        watcher::Error::NoResourceVersion => "the list has no resource version",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn failures_are_dropped_and_events_go_on() {
+        let events = [Err(watcher::Error::NoResourceVersion), Ok(Event::Delete(1)), Ok(Event::InitDone)];
+        let heard: Vec<Event<u8>> = heard("test", futures::stream::iter(events)).collect().await;
+        assert!(matches!(heard.as_slice(), [Event::Delete(1), Event::InitDone]));
+    }
+
+    #[test]
+    fn the_second_line_of_a_minute_is_held_back() {
+        let mut sparingly = Sparingly::default();
+        assert!(sparingly.due());
+        assert!(!sparingly.due());
+    }
+}
