@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::api::binding::{MAX_EXPIRATION_SECONDS, MIN_EXPIRATION_SECONDS};
 use crate::broker::request::Lifetimes;
 use crate::controller::decide::BindablePlans;
+use crate::controller::leader::Times;
 use crate::telemetry::logs::Format;
 
 /// Hands out short-lived kubeconfigs for managed Kyma clusters.
@@ -96,6 +97,19 @@ pub struct RunArgs {
     /// How requests are authenticated
     #[arg(long, env = "KYMA_BINDINGS_AUTH")]
     pub auth: Option<Auth>,
+    /// Elect one of several processes by a Lease in --namespace; only it reconciles
+    #[arg(long, env = "KYMA_BINDINGS_LEADER_ELECT", default_value_t = true, action = clap::ArgAction::Set,
+          num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "true|false")]
+    pub leader_elect: bool,
+    /// How long the others wait, without a sign of the leader, before one takes over, 1s to 5m
+    #[arg(long, env = "KYMA_BINDINGS_LEASE_DURATION", default_value = "15s", value_parser = lease, value_name = "DURATION")]
+    pub lease_duration: Duration,
+    /// How long the leader goes on without a successful renewal before its process ends
+    #[arg(long, env = "KYMA_BINDINGS_LEASE_RENEW_DEADLINE", default_value = "10s", value_parser = lease, value_name = "DURATION")]
+    pub lease_renew_deadline: Duration,
+    /// How often the leader renews its lease and the others look at it
+    #[arg(long, env = "KYMA_BINDINGS_LEASE_RETRY_PERIOD", default_value = "2s", value_parser = lease, value_name = "DURATION")]
+    pub lease_retry_period: Duration,
     /// Form of the log lines
     #[arg(long, env = "KYMA_BINDINGS_LOG_FORMAT", default_value = "text")]
     pub log_format: Format,
@@ -121,6 +135,19 @@ pub enum ConfigError {
         /// Longest.
         max: i64,
     },
+    /// The times of the election are not in order.
+    #[error(
+        "--lease-retry-period {retry:?}, --lease-renew-deadline {renew:?} and --lease-duration {lease:?} must be in this \
+         order, each at most three quarters of the next: a leader must stop believing before another may begin"
+    )]
+    Lease {
+        /// Retry period.
+        retry: Duration,
+        /// Renew deadline.
+        renew: Duration,
+        /// Lease duration.
+        lease: Duration,
+    },
     /// Nobody said how requests are authenticated.
     #[error(
         "--auth must be given; only 'none' is there so far, with --listen on a loopback address such as 127.0.0.1:8080"
@@ -143,6 +170,11 @@ impl RunArgs {
         if !(min <= default && default <= max) {
             return Err(ConfigError::Lifetimes { min, default, max });
         }
+        let Times { retry, renew_deadline: renew, lease } = self.lease_times();
+        let apart = |short: Duration, long: Duration| short <= long.mul_f64(0.75);
+        if !(apart(retry, renew) && apart(renew, lease)) {
+            return Err(ConfigError::Lease { retry, renew, lease });
+        }
         match self.auth {
             _ if self.role == Role::Controller => Ok(()),
             None => Err(ConfigError::NoAuth),
@@ -150,6 +182,16 @@ impl RunArgs {
                 Err(ConfigError::OpenToStrangers(self.listen))
             }
             Some(Auth::None) => Ok(()),
+        }
+    }
+
+    /// The times of the election.
+    #[must_use]
+    pub fn lease_times(&self) -> Times {
+        Times {
+            lease: self.lease_duration,
+            renew_deadline: self.lease_renew_deadline,
+            retry: self.lease_retry_period,
         }
     }
 
@@ -173,6 +215,13 @@ fn timeout(text: &str) -> Result<Duration, String> {
         humantime::parse_duration(text).map_err(|_| "must be a duration such as 15s".to_owned())?;
     let bounds = Duration::from_secs(1)..=Duration::from_mins(1);
     bounds.contains(&duration).then_some(duration).ok_or_else(|| "must be between 1s and 60s".to_owned())
+}
+
+fn lease(text: &str) -> Result<Duration, String> {
+    let duration =
+        humantime::parse_duration(text).map_err(|_| "must be a duration such as 15s".to_owned())?;
+    let bounds = Duration::from_millis(100)..=Duration::from_mins(5);
+    bounds.contains(&duration).then_some(duration).ok_or_else(|| "must be between 100ms and 5m".to_owned())
 }
 
 fn level(text: &str) -> Result<tracing::Level, String> {
@@ -229,6 +278,9 @@ mod tests {
             ("kyma-bindings", "kcp-system")
         );
         assert_eq!(args.bindable_plans, BindablePlans::All);
+        assert!(args.leader_elect);
+        assert!(!with(&["--leader-elect=false"]).unwrap().leader_elect);
+        assert!(with(&["--leader-elect"]).unwrap().leader_elect);
     }
 
     #[test]
@@ -243,6 +295,11 @@ mod tests {
             (vec!["--create-timeout", "15"], vec!["--create-timeout", "such as 15s"]),
             (vec!["--bindable-plans", "*,aws"], vec!["--bindable-plans", "must be * alone"]),
             (vec!["--namespace", "A"], vec!["--namespace", "lower case"]),
+            (vec!["--lease-duration", "6m"], vec!["--lease-duration", "6m", "between 100ms and 5m"]),
+            (
+                vec!["--lease-renew-deadline", "15s"],
+                vec!["--lease-renew-deadline 15s", "--lease-duration 15s", "order"],
+            ),
             (vec!["--log-level", "loud"], vec!["--log-level", "loud", "trace"]),
             (
                 vec!["--default-expiration-seconds", "700", "--max-expiration-seconds", "650"],

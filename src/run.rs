@@ -18,6 +18,7 @@ use crate::broker::bindings::Bindings;
 use crate::broker::{self, Broker};
 use crate::config::{Cli, Command, ConfigError, Role, RunArgs};
 use crate::controller::context::Settings;
+use crate::controller::leader::{Elector, Fence, LeaderError};
 use crate::controller::{BindingController, ControllerError, gauges};
 use crate::serve::{ListenError, listen, serve};
 use crate::telemetry::admin::{self, Admin, Check};
@@ -26,6 +27,9 @@ use crate::telemetry::metrics::Metrics;
 
 /// How long requests in flight may go on after SIGTERM; the process ends within 10 s.
 const DRAIN: Duration = Duration::from_secs(8);
+
+/// How long giving up the lease may take.
+const RELEASE: Duration = Duration::from_millis(500);
 
 /// Why the process ends with a failure.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +61,8 @@ enum RunError {
     Listen(#[from] ListenError),
     #[error(transparent)]
     Controller(#[from] ControllerError),
+    #[error(transparent)]
+    Leader(#[from] LeaderError),
     #[error("{0} ended, which it never should")]
     Ended(&'static str),
 }
@@ -121,9 +127,9 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
     let controller = if args.role == Role::Broker {
         None
     } else {
-        let controller = BindingController::new(client, settings(args), metrics.clone());
+        let controller = BindingController::new(client.clone(), settings(args), metrics.clone());
         checks.extend(controller.readiness());
-        metrics.collect(gauges::Gauges::new(controller.store()));
+        metrics.collect(gauges::Gauges::new(controller.store(), controller.leading()));
         Some(controller)
     };
     let admin = listen("--admin-listen", args.admin_listen).await?;
@@ -132,9 +138,12 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
     let never = CancellationToken::new();
     let admin = serve(admin, admin::router(Admin { metrics, checks }), never, Duration::ZERO);
 
+    let elector = args
+        .leader_elect
+        .then(|| Elector::new(client.clone(), &args.namespace, identity(), args.lease_times()));
     let controller = async {
         match controller {
-            Some(controller) => Box::pin(controller.run()).await.map_err(RunError::from),
+            Some(controller) => Box::pin(lead(elector.as_ref(), controller)).await,
             None => std::future::pending().await,
         }
     };
@@ -156,8 +165,28 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
             return Err(RunError::Ended("the broker"));
         },
     }
+    // Nothing reconciles any more, so somebody else may at once.
+    if let Some(elector) = &elector {
+        let _ = tokio::time::timeout(RELEASE, elector.release()).await;
+    }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Reconciles while this process leads, and ends with its leadership.
+async fn lead(elector: Option<&Elector>, controller: BindingController) -> Result<(), RunError> {
+    let Some(elector) = elector else { return Ok(Box::pin(controller.run(Fence::open())).await?) };
+    let lease = elector.acquire().await;
+    tokio::select! {
+        ended = Box::pin(controller.run(elector.fence())) => Ok(ended?),
+        lost = elector.keep(lease) => Err(lost.into()),
+    }
+}
+
+/// A name that no other process has: the pod's, and something drawn.
+fn identity() -> String {
+    let pod = std::env::var("HOSTNAME").unwrap_or_else(|_| "kyma-bindings".to_owned());
+    format!("{pod}_{:016x}", rand::random::<u64>())
 }
 
 /// Where it really listens: a flag may say port 0.

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::osb::Osb;
 use crate::stage::SOON;
-use crate::{ManagedProcess, WorkDir, eventually};
+use crate::{Exit, ManagedProcess, WorkDir, eventually};
 
 /// First argument with which a program of this package becomes the operator.
 pub const AS_OPERATOR: &str = "operator";
@@ -48,7 +48,12 @@ impl Operator {
         let mut command = Command::new(program);
         command.arg(AS_OPERATOR).arg("run").arg("--kubeconfig").arg(kubeconfig);
         command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--auth", "none"]);
-        command.args(["--log-format", "json", "--log-level", "trace"]).args(args);
+        command.args(["--log-format", "json", "--log-level", "trace"]);
+        if !args.iter().any(|arg| arg.starts_with("--lease")) {
+            // Alone in its namespace, and started again at once after it was killed.
+            command.arg("--leader-elect=false");
+        }
+        command.args(args);
         // All that it talks to is on this machine.
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
             command.env_remove(name).env_remove(name.to_lowercase());
@@ -119,6 +124,19 @@ impl Operator {
     #[must_use]
     pub fn log_path(&self) -> PathBuf {
         self.process.log_path().to_path_buf()
+    }
+
+    /// Sends a signal, such as `STOP`.
+    pub fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Errors
+    /// When it is still there at the deadline.
+    pub async fn ended(&self, deadline: Duration) -> Result<Exit> {
+        Ok(self.process.wait(deadline).await?)
     }
 
     /// SIGKILL: nothing of it gets to clean up.

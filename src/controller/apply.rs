@@ -54,6 +54,7 @@ pub async fn make(
     ends: Option<Timestamp>,
 ) -> Result<Made, PlaneError> {
     let Some(kubeconfig) = &target.kubeconfig else { return Ok(Made::Failed(Failure::NoKubeconfig, None)) };
+    ctx.plane.check_leading("make a binding")?;
     let mut pin = None;
     let mut granted = grant(ctx, binding, owner, target, kubeconfig, &mut pin).await;
     if ctx.note(kubeconfig, &granted).await {
@@ -145,22 +146,26 @@ async fn store(
 }
 
 /// Removes the binding's objects from the managed cluster and sees them gone.
+///
+/// # Errors
+/// When this process no longer leads.
 pub async fn revoke(
     ctx: &Context,
     binding: &KymaBinding,
     owner: &Owner,
     kubeconfig: &KubeconfigRef,
-) -> Revoked {
+) -> Result<Revoked, PlaneError> {
+    ctx.plane.check_leading("revoke a binding")?;
     let mut revoked = revoke_once(ctx, binding, owner, kubeconfig).await;
     if ctx.note(kubeconfig, &revoked).await {
         revoked = revoke_once(ctx, binding, owner, kubeconfig).await;
         ctx.note(kubeconfig, &revoked).await;
     }
-    match revoked {
+    Ok(match revoked {
         Ok(true) => Revoked::Gone,
         Ok(false) => Revoked::ClusterReplaced,
         Err(failure) => Revoked::Failed(failure),
-    }
+    })
 }
 
 /// One try; false when the cluster is another one than the binding is pinned to.

@@ -1,6 +1,8 @@
 //! Numbers of bindings, counted from the store at each scrape, so that they are never stale.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use kube::runtime::reflector::Store;
@@ -15,6 +17,7 @@ use crate::api::conditions::Phase;
 /// Collects from the controller's store.
 pub struct Gauges {
     store: Store<KymaBinding>,
+    leading: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Gauges {
@@ -24,10 +27,10 @@ impl std::fmt::Debug for Gauges {
 }
 
 impl Gauges {
-    /// Gauges of that store.
+    /// Gauges of that store, and of whether this process leads.
     #[must_use]
-    pub fn new(store: Store<KymaBinding>) -> Self {
-        Self { store }
+    pub fn new(store: Store<KymaBinding>, leading: Arc<AtomicBool>) -> Self {
+        Self { store, leading }
     }
 }
 
@@ -51,6 +54,9 @@ impl Collector for Gauges {
             let count = ConstGauge::new(phases.get(phase).copied().unwrap_or(0));
             count.encode(family.encode_family(&[("phase", phase.as_str())])?)?;
         }
+        let leading = ConstGauge::new(i64::from(self.leading.load(Ordering::Relaxed)));
+        let help = "Whether this process reconciles (1) or stands by (0)";
+        leading.encode(encoder.encode_descriptor("leader", help, None, MetricType::Gauge)?)?;
         let help = "Age of the oldest binding whose time is over and which is not removed yet";
         let oldest = ConstGauge::new(overdue);
         oldest.encode(encoder.encode_descriptor(

@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod context;
 pub mod decide;
 pub mod gauges;
+pub mod leader;
 pub mod ledger;
 pub mod limit;
 pub mod plane;
@@ -14,6 +15,7 @@ pub mod status;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::stream;
@@ -40,6 +42,7 @@ use crate::telemetry::admin::Check;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watch::heard;
 use context::{Context, Settings};
+use leader::Fence;
 use ledger::Ledger;
 use plane::Plane;
 use reconcile::Error;
@@ -76,6 +79,7 @@ pub struct BindingController {
     store: Store<KymaBinding>,
     writer: reflector::store::Writer<KymaBinding>,
     ledger: Arc<Mutex<Ledger>>,
+    leading: Arc<AtomicBool>,
 }
 
 impl BindingController {
@@ -94,6 +98,7 @@ impl BindingController {
             store,
             writer,
             ledger: Arc::default(),
+            leading: Arc::default(),
         }
     }
 
@@ -103,24 +108,37 @@ impl BindingController {
         self.store.clone()
     }
 
-    /// What readiness depends on, by name.
+    /// What readiness depends on, by name. Whoever stands by has nothing to wait for.
     #[must_use]
     pub fn readiness(&self) -> Vec<Check> {
         let (instances, secrets, ledger) =
             (self.instances.clone(), self.secrets.clone(), self.ledger.clone());
+        let check = |synced: Box<dyn Fn() -> bool + Send + Sync>| -> Box<dyn Fn() -> bool + Send + Sync> {
+            let leading = self.leading.clone();
+            Box::new(move || !leading.load(Ordering::Relaxed) || synced())
+        };
         vec![
-            ("instances", Box::new(move || instances.is_synced())),
-            ("binding Secrets", Box::new(move || secrets.is_synced())),
-            ("controller's KymaBindings", Box::new(move || ledger.lock().is_listed())),
+            ("instances", check(Box::new(move || instances.is_synced()))),
+            ("binding Secrets", check(Box::new(move || secrets.is_synced()))),
+            ("controller's KymaBindings", check(Box::new(move || ledger.lock().is_listed()))),
         ]
     }
 
-    /// Reconciles until it fails; a process without a controller should not go on.
+    /// Whether this process reconciles.
+    #[must_use]
+    pub fn leading(&self) -> Arc<AtomicBool> {
+        self.leading.clone()
+    }
+
+    /// Reconciles, as long as the fence holds, until it fails; a process without a controller
+    /// should not go on. Everything is listed only now: a new leader decides on nothing older.
     ///
     /// # Errors
     /// When the control plane can't be identified, or a stream ends.
-    pub async fn run(self) -> Result<(), ControllerError> {
-        let Self { client, settings, metrics, instances, changes, secrets, store, writer, ledger } = self;
+    pub async fn run(self, fence: Fence) -> Result<(), ControllerError> {
+        let Self { client, settings, metrics, instances, changes, secrets, store, writer, ledger, leading } =
+            self;
+        leading.store(true, Ordering::Relaxed);
         let control_plane = identify(&client, &settings.namespace).await?;
         let bindings: Api<KymaBinding> = Api::namespaced(client.clone(), &settings.namespace);
         let ours: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), &settings.namespace);
@@ -130,7 +148,7 @@ impl BindingController {
         let reporter = Reporter { controller: MANAGED_BY_VALUE.into(), instance: None };
         let context = Arc::new(Context {
             control_plane,
-            plane: Plane::new(client.clone(), &settings.namespace),
+            plane: Plane::new(client.clone(), &settings.namespace, fence),
             store: store.clone(),
             ledger: ledger.clone(),
             secrets: secrets.clone(),

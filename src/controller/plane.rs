@@ -10,6 +10,7 @@ use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use super::leader::Fence;
 use crate::api::binding::{KymaBinding, KymaBindingStatus};
 use crate::api::names::FINALIZER;
 
@@ -38,6 +39,9 @@ pub enum PlaneError {
         /// The HTTP status.
         code: u16,
     },
+    /// Somebody else may be writing.
+    #[error("cannot {0}: this process no longer leads")]
+    NotLeading(&'static str),
     /// The API server did not answer, in time or at all.
     #[error("cannot {0}: the control plane did not answer")]
     NoAnswer(&'static str),
@@ -48,16 +52,18 @@ pub struct Plane {
     bindings: Api<KymaBinding>,
     secrets: Api<Secret>,
     calls: Semaphore,
+    fence: Fence,
 }
 
 impl Plane {
-    /// Writes in `namespace`.
+    /// Writes in `namespace`, as long as the fence holds.
     #[must_use]
-    pub fn new(client: Client, namespace: &str) -> Self {
+    pub fn new(client: Client, namespace: &str, fence: Fence) -> Self {
         Self {
             bindings: Api::namespaced(client.clone(), namespace),
             secrets: Api::namespaced(client, namespace),
             calls: Semaphore::new(MAX_CALLS),
+            fence,
         }
     }
 
@@ -172,18 +178,27 @@ impl Plane {
         let bounded = async {
             // The semaphore is never closed.
             let _permit = self.calls.acquire().await;
-            call.await
+            self.check_leading(action).map(|()| call)?.await.map_err(|error| refused(action, &error))
         };
-        match tokio::time::timeout(DEADLINE, bounded).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(kube::Error::Api(status))) => Err(match (status.code, status.reason.as_str()) {
-                (404, _) => PlaneError::Gone(action),
-                (409, "AlreadyExists") => PlaneError::Exists(action),
-                (409, _) => PlaneError::Changed(action),
-                (code, _) => PlaneError::Refused { action, code },
-            }),
-            Ok(Err(_)) | Err(_) => Err(PlaneError::NoAnswer(action)),
-        }
+        tokio::time::timeout(DEADLINE, bounded).await.unwrap_or(Err(PlaneError::NoAnswer(action)))
+    }
+
+    /// Whether this process may still write, here or in a managed cluster.
+    ///
+    /// # Errors
+    /// [`PlaneError::NotLeading`] when somebody else may be leading by now.
+    pub fn check_leading(&self, action: &'static str) -> Result<(), PlaneError> {
+        self.fence.holds().then_some(()).ok_or(PlaneError::NotLeading(action))
+    }
+}
+
+fn refused(action: &'static str, error: &kube::Error) -> PlaneError {
+    let kube::Error::Api(status) = error else { return PlaneError::NoAnswer(action) };
+    match (status.code, status.reason.as_str()) {
+        (404, _) => PlaneError::Gone(action),
+        (409, "AlreadyExists") => PlaneError::Exists(action),
+        (409, _) => PlaneError::Changed(action),
+        (code, _) => PlaneError::Refused { action, code },
     }
 }
 

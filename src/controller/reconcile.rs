@@ -170,7 +170,7 @@ impl Round<'_> {
         }
         if matches!(failure, Failure::Token(_)) {
             // What can't be removed now is removed with the binding.
-            self.revoke(target).await;
+            self.revoke(target).await?;
         }
         self.retry(Outcome::Failing(reason(failure), failure.to_string(), pin)).await
     }
@@ -181,7 +181,7 @@ impl Round<'_> {
         message: String,
         pin: Option<Pin>,
     ) -> Result<Action, Error> {
-        if !self.revoke(target).await {
+        if !self.revoke(target).await? {
             return self.retry(Outcome::Failing(Reason::ForeignObject, message, pin)).await;
         }
         self.ctx.ledger.lock().release(&self.owner.uid);
@@ -191,9 +191,10 @@ impl Round<'_> {
     }
 
     /// Removes what the cluster may hold of the binding; false when it may hold it still.
-    async fn revoke(&self, target: &Target) -> bool {
-        let Some(kubeconfig) = &target.kubeconfig else { return false };
-        !matches!(apply::revoke(self.ctx, self.binding, &self.owner, kubeconfig).await, Revoked::Failed(_))
+    async fn revoke(&self, target: &Target) -> Result<bool, Error> {
+        let Some(kubeconfig) = &target.kubeconfig else { return Ok(false) };
+        let revoked = apply::revoke(self.ctx, self.binding, &self.owner, kubeconfig).await?;
+        Ok(!matches!(revoked, Revoked::Failed(_)))
     }
 
     /// Refuses for good. One whose history we don't know may have been half-made by a process
@@ -202,7 +203,7 @@ impl Round<'_> {
         let touched = self.ctx.ledger.lock().entry(&self.owner.uid).is_some_and(|entry| entry.touched);
         if touched && let State::Ready(target) = instance {
             apply::delete_secret(self.ctx, &self.owner).await?;
-            if !self.revoke(target).await {
+            if !self.revoke(target).await? {
                 let message =
                     "what may be left of an earlier try can't be removed from the managed cluster yet";
                 return self.retry(Outcome::Held(Reason::ClusterUnreachable, message.to_owned())).await;
@@ -234,7 +235,7 @@ impl Round<'_> {
                     apply::delete_secret(self.ctx, &self.owner),
                 );
                 deleted?;
-                match revoked {
+                match revoked? {
                     Revoked::Gone => {}
                     Revoked::ClusterReplaced => self.give_up(GiveUp::ClusterReplaced).await,
                     Revoked::Failed(failure) => {

@@ -1,7 +1,5 @@
 //! Logs on standard error, one line an event.
 
-use std::time::{Duration, Instant};
-
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -43,21 +41,6 @@ pub fn start(format: Format, level: Level) {
     }
 }
 
-/// Lets the first of many equal log lines through, and then one a minute.
-#[derive(Debug, Default)]
-pub struct Sparingly(Option<Instant>);
-
-impl Sparingly {
-    /// Whether it is time for a line.
-    pub fn due(&mut self) -> bool {
-        let due = self.0.is_none_or(|last| last.elapsed() >= Duration::from_mins(1));
-        if due {
-            self.0 = Some(Instant::now());
-        }
-        due
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,12 +51,5 @@ mod tests {
         assert!(targets.would_enable("kyma_bindings::broker", &Level::TRACE));
         assert!(!targets.would_enable("kube_client::client", &Level::ERROR));
         assert!(!targets.would_enable("hyper::proto", &Level::DEBUG));
-    }
-
-    #[test]
-    fn the_second_line_of_a_minute_is_held_back() {
-        let mut sparingly = Sparingly::default();
-        assert!(sparingly.due());
-        assert!(!sparingly.due());
     }
 }

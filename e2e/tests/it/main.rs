@@ -4,6 +4,7 @@
 
 mod cluster_changes;
 mod crd;
+mod failover;
 mod leaks;
 mod lifecycle;
 mod limit;

@@ -1,0 +1,149 @@
+//! Several replicas: one reconciles, all serve, and none of it is lost with one of them.
+
+use std::time::{Duration, Instant};
+
+use e2e::stage::{MANAGED_NAMESPACE, SOON, prove, prove_refused};
+use e2e::{Operator, Osb, Stage, eventually};
+use futures::future::join_all;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::api::{Api, ListParams};
+
+use crate::world::{program, stage, world};
+
+/// An election that is over within seconds, so that a test can wait for it.
+const ELECTION: [&str; 3] =
+    ["--lease-duration=4s", "--lease-renew-deadline=3s", "--lease-retry-period=500ms"];
+
+async fn replica(stage: &Stage<'_>) -> Operator {
+    stage.operator(program(), &ELECTION).await.unwrap()
+}
+
+async fn leads(operator: &Operator) -> bool {
+    operator.admin("/metrics").await.is_ok_and(|(_, metrics)| metrics.contains("\nkyma_bindings_leader 1\n"))
+}
+
+/// Which of them leads; exactly one must.
+async fn leader(replicas: &[Operator]) -> usize {
+    eventually("one of them to lead", SOON, async || {
+        let leading = join_all(replicas.iter().map(leads)).await;
+        let leading: Vec<_> = (0..replicas.len()).filter(|i| leading[*i]).collect();
+        if let [one] = leading[..] { Ok(one) } else { Err(format!("{leading:?} lead")) }
+    })
+    .await
+    .unwrap()
+}
+
+async fn holder(stage: &Stage<'_>) -> String {
+    let leases: Api<Lease> = Api::namespaced(stage.control().client(), &stage.namespace);
+    let lease = leases.get("kyma-bindings").await.unwrap();
+    lease.spec.unwrap().holder_identity.unwrap_or_default()
+}
+
+async fn accounts(prefix: &str) -> usize {
+    let accounts: Api<ServiceAccount> = Api::namespaced(world().await.managed.client(), MANAGED_NAMESPACE);
+    let all = accounts.list(&ListParams::default()).await.unwrap().items;
+    all.iter().filter(|a| a.metadata.name.as_ref().is_some_and(|n| n.starts_with(prefix))).count()
+}
+
+#[tokio::test]
+async fn a_killed_leader_is_followed_and_the_limit_holds_across() {
+    let (stage, instance) = stage("failover").await;
+    let mut replicas = vec![replica(&stage).await, replica(&stage).await, replica(&stage).await];
+    let first = leader(&replicas).await;
+    let osb: Vec<Osb> = replicas.iter().map(Operator::osb).collect();
+
+    // Whoever is asked, the road is the same.
+    for (i, osb) in osb.iter().enumerate() {
+        let made = osb.bind(&instance, &format!("failover-{i}"), None).await.unwrap();
+        assert_eq!(made.status, 201, "{}", made.description());
+        assert_eq!(osb.unbind(&instance, &format!("failover-{i}")).await.unwrap().status, 200);
+    }
+
+    // Thirty requests at those who stay, and the leader killed while it decides on them.
+    let killed = replicas.remove(first);
+    let others: Vec<_> = replicas.iter().map(Operator::osb).collect();
+    let asked = Instant::now();
+    let requests = join_all((0..30).map(|i| {
+        let osb = others[i % 2].clone();
+        let (instance, name) = (instance.clone(), format!("failover-many-{i}"));
+        async move {
+            // What a platform does about a 503: the same again.
+            loop {
+                let answer = osb.bind(&instance, &name, None).await.unwrap();
+                if answer.status != 503 {
+                    return answer;
+                }
+            }
+        }
+    }));
+    let kill = async {
+        eventually("some of them to be decided", SOON, async || {
+            let made = accounts("kyma-binding-failover-many-").await;
+            if made > 0 { Ok(()) } else { Err("none") }
+        })
+        .await
+        .unwrap();
+        killed.kill().await.unwrap();
+    };
+    let (answers, ()) = tokio::join!(requests, kill);
+    println!("30 requests across a failover were answered after {:?}", asked.elapsed());
+    let made: Vec<_> = answers.iter().filter(|a| matches!(a.status, 200 | 201)).collect();
+    let refused = answers.iter().filter(|a| a.status == 400).count();
+    assert_eq!((made.len(), refused), (10, 20));
+    for answer in made {
+        prove(answer.kubeconfig().unwrap()).await.unwrap();
+    }
+    eventually("exactly ten accounts", SOON, async || {
+        let left = accounts("kyma-binding-failover-many-").await;
+        if left == 10 { Ok(()) } else { Err(format!("{left}")) }
+    })
+    .await
+    .unwrap();
+    leader(&replicas).await;
+}
+
+#[tokio::test]
+async fn a_leader_that_is_asked_to_stop_hands_over_at_once() {
+    let (stage, instance) = stage("handover").await;
+    // A lease that nobody could wait for within this test.
+    let long = ["--lease-duration=5m", "--lease-renew-deadline=10s", "--lease-retry-period=500ms"];
+    let first = stage.operator(program(), &long).await.unwrap();
+    eventually("the first to lead", SOON, async || if leads(&first).await { Ok(()) } else { Err("not yet") })
+        .await
+        .unwrap();
+    let second = stage.operator(program(), &long).await.unwrap();
+    assert!(!leads(&second).await);
+    let made = first.osb().bind(&instance, "handover-1", None).await.unwrap();
+    first.terminate().await.unwrap();
+    eventually(
+        "the second to lead",
+        SOON,
+        async || if leads(&second).await { Ok(()) } else { Err("not yet") },
+    )
+    .await
+    .unwrap();
+    assert_eq!(second.osb().unbind(&instance, "handover-1").await.unwrap().status, 200);
+    prove_refused(made.kubeconfig().unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_leader_that_was_frozen_ends_when_it_wakes_and_writes_nothing() {
+    let (stage, instance) = stage("frozen").await;
+    let replicas = [replica(&stage).await, replica(&stage).await];
+    let first = leader(&replicas).await;
+    let (frozen, other) = (&replicas[first], &replicas[1 - first]);
+    let before = holder(&stage).await;
+    frozen.signal("STOP");
+    let osb = other.osb();
+    let made = osb.bind(&instance, "frozen-1", None).await.unwrap();
+    assert_eq!(made.status, 201, "{}", made.description());
+    assert_ne!(holder(&stage).await, before);
+    frozen.signal("CONT");
+    let exit = frozen.ended(Duration::from_secs(10)).await.unwrap();
+    assert!(!exit.success(), "a process that has lost its lease ends");
+    let log = frozen.log();
+    assert!(log.contains("the lease"), "{log}");
+    prove(made.kubeconfig().unwrap()).await.unwrap();
+    assert_eq!(osb.fetch(&instance, "frozen-1").await.unwrap().status, 200);
+}
