@@ -57,9 +57,9 @@ pub async fn make(
     ctx.plane.check_leading("make a binding")?;
     let mut pin = None;
     let mut granted = grant(ctx, binding, owner, target, kubeconfig, &mut pin).await;
-    if ctx.note(kubeconfig, &granted).await {
+    if ctx.note(&binding.spec.instance_id, kubeconfig, &granted).await {
         granted = grant(ctx, binding, owner, target, kubeconfig, &mut pin).await;
-        ctx.note(kubeconfig, &granted).await;
+        ctx.note(&binding.spec.instance_id, kubeconfig, &granted).await;
     }
     let (Granted { text, expires_at }, pin) = match (granted, pin) {
         (Ok(Some(granted)), Some(pin)) => (granted, pin),
@@ -157,9 +157,9 @@ pub async fn revoke(
 ) -> Result<Revoked, PlaneError> {
     ctx.plane.check_leading("revoke a binding")?;
     let mut revoked = revoke_once(ctx, binding, owner, kubeconfig).await;
-    if ctx.note(kubeconfig, &revoked).await {
+    if ctx.note(&binding.spec.instance_id, kubeconfig, &revoked).await {
         revoked = revoke_once(ctx, binding, owner, kubeconfig).await;
-        ctx.note(kubeconfig, &revoked).await;
+        ctx.note(&binding.spec.instance_id, kubeconfig, &revoked).await;
     }
     Ok(match revoked {
         Ok(true) => Revoked::Gone,

@@ -9,6 +9,7 @@ use kube::{Resource as _, ResourceExt as _};
 use parking_lot::Mutex;
 
 use super::decide::BindablePlans;
+use super::health::Health;
 use super::ledger::Ledger;
 use super::plane::Plane;
 use super::secrets::Secrets;
@@ -58,6 +59,8 @@ pub struct Context {
     pub instances: Arc<Instances>,
     /// The managed clusters.
     pub clients: Clients,
+    /// Which of them do not answer.
+    pub health: Health,
     /// Events for people.
     pub recorder: Recorder,
     /// Counters.
@@ -79,8 +82,14 @@ impl Context {
 
     /// Takes note of how a call to a managed cluster went, and says whether to try again at once:
     /// after a 401 the client is forgotten, since the kubeconfig may have been renewed a moment ago.
-    pub async fn note<T>(&self, kubeconfig: &KubeconfigRef, result: &Result<T, Failure>) -> bool {
+    pub async fn note<T>(
+        &self,
+        instance: &str,
+        kubeconfig: &KubeconfigRef,
+        result: &Result<T, Failure>,
+    ) -> bool {
         let Err(failure) = result else { return false };
+        self.health.failed(instance, kubeconfig, failure);
         self.metrics.managed_cluster_error(reason(failure).as_str());
         let renew = matches!(failure, Failure::Unauthorized);
         if renew {

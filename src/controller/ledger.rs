@@ -140,6 +140,15 @@ impl Ledger {
         uids.filter_map(|uid| Some(self.entries.get(uid)?.name.clone())).collect()
     }
 
+    /// Forgets the failures of all bindings of an instance: what they failed for is over.
+    pub fn forgive(&mut self, instance: &str) {
+        for uid in self.by_instance.get(instance).into_iter().flatten() {
+            if let Some(entry) = self.entries.get_mut(uid) {
+                entry.backoff.succeed();
+            }
+        }
+    }
+
     /// Gives a binding a seat at its instance's table of `max`, or refuses. One that has a seat
     /// keeps it. Decision and seat are one step under one lock, so two can't take the last place.
     pub fn admit(&mut self, uid: &str, max: usize, now: Timestamp) -> bool {

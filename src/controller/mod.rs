@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod context;
 pub mod decide;
 pub mod gauges;
+pub mod health;
 pub mod leader;
 pub mod ledger;
 pub mod limit;
@@ -42,6 +43,7 @@ use crate::telemetry::admin::Check;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watch::heard;
 use context::{Context, Settings};
+use health::Health;
 use leader::Fence;
 use ledger::Ledger;
 use plane::Plane;
@@ -154,6 +156,7 @@ impl BindingController {
             secrets: secrets.clone(),
             instances: instances.clone(),
             clients: Clients::new(client.clone(), &settings.instance_namespace, Deadlines::default()),
+            health: Health::default(),
             recorder: Recorder::new(client.clone(), reporter),
             metrics: metrics.clone(),
             settings,
@@ -195,6 +198,7 @@ impl BindingController {
             () = rounds => {}
             () = instances.run(client.clone(), &context.settings.instance_namespace) => {}
             () = secrets.follow(secret_events) => {}
+            () = context.health.watch(&context.clients, &instances, &context.ledger) => {}
         }
         Err(ControllerError::Ended)
     }

@@ -208,10 +208,13 @@ impl Instances {
 
     async fn tell(&self, touched: Vec<String>) {
         for instance in touched {
-            // Nobody listens any more only while the process ends.
-            if self.changed.send(instance).await.is_err() {
-                return;
-            }
+            self.look_again(instance).await;
         }
+    }
+
+    /// Has whoever listens look at an instance again for another reason than a change of it.
+    pub async fn look_again(&self, instance: String) {
+        // Nobody listens any more only while the process ends.
+        let _ = self.changed.send(instance).await;
     }
 }

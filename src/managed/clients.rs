@@ -18,6 +18,8 @@ use crate::instances::state::KubeconfigRef;
 const KUBECONFIG_KEY: &str = "config";
 /// Most clients kept. Each costs a TLS configuration and a few idle connections.
 const MAX_CLIENTS: u64 = 2_000;
+/// Longest wait for an answer that only tells whether there are any.
+const QUESTION: Duration = Duration::from_secs(2);
 /// How long an unused client is kept.
 const IDLE: Duration = Duration::from_mins(10);
 
@@ -74,6 +76,12 @@ impl Clients {
             .try_get_with(kubeconfig.clone(), self.connect(&kubeconfig.secret))
             .await
             .map_err(|failure| (*failure).clone())
+    }
+
+    /// Whether the cluster answers at this moment.
+    pub async fn answers(&self, kubeconfig: &KubeconfigRef) -> bool {
+        let ask = async { cluster_id(&self.get(kubeconfig).await?.wire).await };
+        matches!(tokio::time::timeout(QUESTION, ask).await, Ok(Ok(_)))
     }
 
     /// Forgets a client whose credentials were refused: the next one reads the Secret again.
