@@ -9,6 +9,7 @@ mod apiserver;
 pub mod binaries;
 pub mod cluster;
 mod eventually;
+pub mod fake;
 mod kubeconfig;
 pub mod operator;
 pub mod osb;

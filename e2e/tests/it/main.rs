@@ -4,6 +4,7 @@
 
 mod cluster_changes;
 mod crd;
+mod dead_clusters;
 mod failover;
 mod leaks;
 mod lifecycle;
