@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod cluster_changes;
+mod control_plane;
 mod crd;
 mod dead_clusters;
 mod failover;

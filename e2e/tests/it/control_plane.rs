@@ -1,0 +1,217 @@
+//! Trouble in the control plane: what the operator waits for, survives, and takes up again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use e2e::stage::{SOON, install_crd, prove, prove_refused};
+use e2e::{Cluster, Operator, Stage, WorkDir, eventually};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, DeleteParams, PostParams};
+use serde_json::{Value, json};
+
+use crate::lifecycle::objects;
+use crate::world::{program, world};
+
+const CRD: &str = "kymabindings.bindings.kyma-project.io";
+
+/// A control plane of the test's own, with one instance `i-{name}`.
+async fn control(name: &str) -> Cluster {
+    Cluster::start(name).await.unwrap()
+}
+
+async fn staged<'a>(control: &'a Cluster, name: &str) -> (Stage<'a>, String) {
+    let stage = Stage::new(control, name).await.unwrap();
+    let instance = format!("i-{name}");
+    stage.register(&instance, &format!("r-{name}"), &world().await.managed.admin_kubeconfig()).await.unwrap();
+    (stage, instance)
+}
+
+async fn launch(stage: &Stage<'_>, kubeconfig: &Path, args: &[&str]) -> Operator {
+    let dir = Arc::new(WorkDir::new("trouble").unwrap());
+    let ours = ["--namespace", &stage.namespace, "--instance-namespace", &stage.instance_namespace];
+    Operator::launch(&dir, program(), kubeconfig, &[&ours, args].concat()).await.unwrap()
+}
+
+/// Waits until a bind of that name works; a platform repeats what is answered with 503.
+async fn binds(operator: &Operator, instance: &str, name: &str) -> String {
+    let osb = operator.osb();
+    let what = format!("{name} to be bound");
+    let made = eventually(&what, SOON * 2, async || {
+        let answer = osb.bind(instance, name, None).await.map_err(|e| format!("{e:#}"))?;
+        if matches!(answer.status, 200 | 201) {
+            Ok(answer)
+        } else {
+            Err(format!("{} {}", answer.status, answer.description()))
+        }
+    });
+    made.await.unwrap().kubeconfig().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_missing_crd_is_waited_for_without_a_flood() {
+    let control = control("no-crd").await;
+    let (stage, instance) = staged(&control, "no-crd").await;
+    let operator = launch(&stage, control.kubeconfig_path(), &[]).await;
+    eventually("the log to say what is missing", SOON, async || {
+        let log = operator.log();
+        if log.contains("KymaBindings") && log.contains("the list was refused") { Ok(()) } else { Err(log) }
+    })
+    .await
+    .unwrap();
+    let (code, text) = operator.admin("/readyz").await.unwrap();
+    assert_eq!((code, text.contains("KymaBindings")), (503, true), "{text}");
+    install_crd(&control).await.unwrap();
+    operator.ready().await.unwrap();
+    prove(&binds(&operator, &instance, "no-crd-1").await).await.unwrap();
+    let warnings = operator.log().lines().filter(|l| l.contains("\"WARN\"")).count();
+    assert!(warnings <= 4, "one line a watch and a minute, not {warnings}");
+}
+
+#[tokio::test]
+async fn a_crd_that_is_deleted_takes_its_bindings_along_and_can_come_back() {
+    let control = control("crd-again").await;
+    install_crd(&control).await.unwrap();
+    let (stage, instance) = staged(&control, "crd-again").await;
+    let operator = stage.operator(program(), &[]).await.unwrap();
+    let kubeconfig = binds(&operator, &instance, "crd-again-1").await;
+
+    let crds: Api<CustomResourceDefinition> = Api::all(control.client());
+    crds.delete(CRD, &DeleteParams::default()).await.unwrap();
+    eventually("the CRD to be gone", SOON, async || match crds.get_opt(CRD).await.unwrap() {
+        None => Ok(()),
+        Some(crd) => Err(format!("{:?}", crd.status)),
+    })
+    .await
+    .unwrap();
+    // The finalizers held it until everything was removed.
+    prove_refused(&kubeconfig).await.unwrap();
+    assert_eq!(objects(&world().await.managed, "crd-again-1").await, 0);
+
+    install_crd(&control).await.unwrap();
+    prove(&binds(&operator, &instance, "crd-again-2").await).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_api_server_that_restarts_costs_nothing_but_time() {
+    let control = control("restarted").await;
+    install_crd(&control).await.unwrap();
+    let (stage, instance) = staged(&control, "restarted").await;
+    let operator = stage.operator(program(), &["--create-timeout", "2s"]).await.unwrap();
+    let kubeconfig = binds(&operator, &instance, "restarted-1").await;
+    let osb = operator.osb();
+
+    control.stop_apiserver().await.unwrap();
+    let refused = osb.bind(&instance, "restarted-2", None).await.unwrap();
+    assert_eq!(refused.status, 503);
+    assert!(refused.headers.contains_key("retry-after"));
+    assert_eq!(osb.unbind(&instance, "restarted-1").await.unwrap().status, 503);
+    prove(&kubeconfig).await.unwrap();
+
+    control.start_apiserver().await.unwrap();
+    let second = binds(&operator, &instance, "restarted-2").await;
+    eventually("the unbind to succeed", SOON, async || {
+        let answer = osb.unbind(&instance, "restarted-1").await.map_err(|e| format!("{e:#}"))?;
+        if matches!(answer.status, 200 | 410) { Ok(()) } else { Err(answer.description().to_owned()) }
+    })
+    .await
+    .unwrap();
+    prove_refused(&kubeconfig).await.unwrap();
+    prove(&second).await.unwrap();
+    assert_eq!(operator.admin("/readyz").await.unwrap().0, 200);
+}
+
+/// Who may do what the README says the operator needs, and nothing else.
+struct Rights<'a> {
+    stage: &'a Stage<'a>,
+    user: &'static str,
+}
+
+impl Rights<'_> {
+    fn namespaced<K: kube::Resource<Scope = kube::core::NamespaceResourceScope>>(
+        &self,
+        namespace: &str,
+    ) -> Api<K>
+    where
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.stage.control().client(), namespace)
+    }
+
+    async fn grant(&self) {
+        let role = |rules: Value| json!({"metadata": {"name": self.user}, "rules": rules});
+        let all = json!(["get", "list", "watch", "create", "update", "patch", "delete"]);
+        let group = "bindings.kyma-project.io";
+        let own = role(json!([
+            {"apiGroups": [group], "resources": ["kymabindings", "kymabindings/status"], "verbs": all},
+            {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch", "create", "delete"]},
+            {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+            {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]},
+        ]));
+        let instances = role(json!([
+            {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch"]},
+            {"apiGroups": ["infrastructuremanager.kyma-project.io"], "resources": ["runtimes"], "verbs": ["get", "list", "watch"]},
+        ]));
+        let system = role(json!([
+            {"apiGroups": [""], "resources": ["namespaces"], "resourceNames": ["kube-system"], "verbs": ["get"]},
+        ]));
+        let binding = json!({"metadata": {"name": self.user},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": self.user},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": self.user}]});
+        for (namespace, role) in [
+            (&*self.stage.namespace, own),
+            (&*self.stage.instance_namespace, instances),
+            ("kube-system", system),
+        ] {
+            let roles: Api<Role> = self.namespaced(namespace);
+            roles.create(&PostParams::default(), &serde_json::from_value(role).unwrap()).await.unwrap();
+            let bindings: Api<RoleBinding> = self.namespaced(namespace);
+            let binding = serde_json::from_value(binding.clone()).unwrap();
+            bindings.create(&PostParams::default(), &binding).await.unwrap();
+        }
+    }
+
+    async fn take_away(&self) {
+        for namespace in [&*self.stage.namespace, &*self.stage.instance_namespace, "kube-system"] {
+            let roles: Api<Role> = self.namespaced(namespace);
+            roles.delete(self.user, &DeleteParams::default()).await.unwrap();
+            let bindings: Api<RoleBinding> = self.namespaced(namespace);
+            bindings.delete(self.user, &DeleteParams::default()).await.unwrap();
+        }
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        let control = self.stage.control();
+        let path = control.dir().join(format!("{}.yaml", self.user));
+        std::fs::write(&path, control.kubeconfig_for(self.user, &[]).unwrap()).unwrap();
+        path
+    }
+}
+
+#[tokio::test]
+async fn the_documented_rights_are_enough_and_can_be_taken_and_given_back() {
+    let control = control("rights").await;
+    install_crd(&control).await.unwrap();
+    let (stage, instance) = staged(&control, "rights").await;
+    let rights = Rights { stage: &stage, user: "operator" };
+    rights.grant().await;
+    let args = ["--create-timeout", "2s", "--lease-duration", "15s"];
+    let operator = launch(&stage, &rights.kubeconfig(), &args).await;
+    operator.ready().await.unwrap();
+    let kubeconfig = binds(&operator, &instance, "rights-1").await;
+    assert_eq!(operator.osb().unbind(&instance, "rights-1").await.unwrap().status, 200);
+    prove_refused(&kubeconfig).await.unwrap();
+    stage.apply("rights-2", &instance, None).await.unwrap();
+    stage.ready("rights-2").await.unwrap();
+
+    rights.take_away().await;
+    eventually("binds to be refused", Duration::from_secs(10), async || {
+        let answer = operator.osb().bind(&instance, "rights-3", None).await.unwrap();
+        if answer.status == 503 { Ok(()) } else { Err(answer.status) }
+    })
+    .await
+    .unwrap();
+    rights.grant().await;
+    prove(&binds(&operator, &instance, "rights-4").await).await.unwrap();
+}
