@@ -139,6 +139,27 @@ impl Operator {
         Ok(self.process.wait(deadline).await?)
     }
 
+    /// Stops it where it stands until [`Self::resume`]: what happens meanwhile it learns afterwards.
+    ///
+    /// # Errors
+    /// When it doesn't stand still in time.
+    pub async fn pause(&self) -> Result<()> {
+        self.process.signal("STOP");
+        let pid = self.process.pid().to_string();
+        eventually("the operator to stand still", SOON, async || {
+            let state = Command::new("ps").args(["-o", "stat=", "-p", &pid]).output()?;
+            let state = String::from_utf8_lossy(&state.stdout).trim().to_owned();
+            if state.starts_with('T') { Ok(()) } else { Err(anyhow!("its state is {state}")) }
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.process.signal("CONT");
+    }
+
     /// SIGKILL: nothing of it gets to clean up.
     ///
     /// # Errors

@@ -9,13 +9,14 @@ use kube::runtime::reflector::ObjectRef;
 
 use super::context::Context;
 use super::decide::is_issued;
+use super::ledger::Stray;
 use super::plane::PlaneError;
 use super::status::{Issue, Pin};
 use crate::api::binding::KymaBinding;
 use crate::api::credentials;
 use crate::instances::state::{KubeconfigRef, Target};
 use crate::managed::access::Bound;
-use crate::managed::{Failure, Grant, Owner};
+use crate::managed::{Failure, Grant, Owner, Uids};
 use crate::secret::SecretString;
 
 /// How making a binding went.
@@ -67,7 +68,13 @@ pub async fn make(
         (Err(failure), pin) => return Ok(Made::Failed(failure, pin)),
     };
     let latest = ctx.store.get(&ObjectRef::from_obj(binding));
-    if latest.is_none_or(|latest| latest.is_deleting() || latest.uid() != binding.uid()) {
+    let Some(latest) = latest.filter(|latest| latest.uid() == binding.uid()) else {
+        // Deleted past our finalizer while this was made, so whoever cleans up may have been faster
+        // than we. What can't be removed now is left to the sweep.
+        revoke(ctx, binding, owner, kubeconfig).await?;
+        return Ok(Made::Overtaken);
+    };
+    if latest.is_deleting() {
         return Ok(Made::Overtaken);
     }
     let now = Timestamp::now();
@@ -99,7 +106,7 @@ async fn grant(
     pin: &mut Option<Pin>,
 ) -> Result<Option<Granted>, Failure> {
     let cluster = ctx.clients.get(kubeconfig).await?;
-    if pinned_elsewhere(binding, &cluster.id) {
+    if self::pin(binding).is_some_and(|pin| pin != cluster.id) {
         return Ok(None);
     }
     *pin = Some(Pin { runtime_id: target.runtime_id.clone(), cluster_id: cluster.id.clone() });
@@ -155,11 +162,37 @@ pub async fn revoke(
     owner: &Owner,
     kubeconfig: &KubeconfigRef,
 ) -> Result<Revoked, PlaneError> {
+    let uids = ctx.ledger.lock().entry(&owner.uid).map(|entry| entry.uids.clone()).unwrap_or_default();
+    let instance = &binding.spec.instance_id;
+    revoke_pinned(ctx, instance, pin(binding), &uids, owner, kubeconfig).await
+}
+
+/// The same for a binding that is gone already.
+///
+/// # Errors
+/// When this process no longer leads.
+pub async fn revoke_stray(
+    ctx: &Context,
+    stray: &Stray,
+    owner: &Owner,
+    kubeconfig: &KubeconfigRef,
+) -> Result<Revoked, PlaneError> {
+    revoke_pinned(ctx, &stray.instance, stray.cluster_id.as_deref(), &stray.uids, owner, kubeconfig).await
+}
+
+async fn revoke_pinned(
+    ctx: &Context,
+    instance: &str,
+    pin: Option<&str>,
+    uids: &Uids,
+    owner: &Owner,
+    kubeconfig: &KubeconfigRef,
+) -> Result<Revoked, PlaneError> {
     ctx.plane.check_leading("revoke a binding")?;
-    let mut revoked = revoke_once(ctx, binding, owner, kubeconfig).await;
-    if ctx.note(&binding.spec.instance_id, kubeconfig, &revoked).await {
-        revoked = revoke_once(ctx, binding, owner, kubeconfig).await;
-        ctx.note(&binding.spec.instance_id, kubeconfig, &revoked).await;
+    let mut revoked = revoke_once(ctx, pin, uids, owner, kubeconfig).await;
+    if ctx.note(instance, kubeconfig, &revoked).await {
+        revoked = revoke_once(ctx, pin, uids, owner, kubeconfig).await;
+        ctx.note(instance, kubeconfig, &revoked).await;
     }
     Ok(match revoked {
         Ok(true) => Revoked::Gone,
@@ -171,16 +204,16 @@ pub async fn revoke(
 /// One try; false when the cluster is another one than the binding is pinned to.
 async fn revoke_once(
     ctx: &Context,
-    binding: &KymaBinding,
+    pin: Option<&str>,
+    uids: &Uids,
     owner: &Owner,
     kubeconfig: &KubeconfigRef,
 ) -> Result<bool, Failure> {
     let cluster = ctx.clients.get(kubeconfig).await?;
-    if pinned_elsewhere(binding, &cluster.id) {
+    if pin.is_some_and(|pin| pin != cluster.id) {
         return Ok(false);
     }
-    let uids = ctx.ledger.lock().entry(&owner.uid).map(|entry| entry.uids.clone()).unwrap_or_default();
-    Bound::new(&cluster, owner, &ctx.settings.managed_namespace).revoke(&uids).await?;
+    Bound::new(&cluster, owner, &ctx.settings.managed_namespace).revoke(uids).await?;
     Ok(true)
 }
 
@@ -202,7 +235,7 @@ pub async fn delete_secret(ctx: &Context, owner: &Owner) -> Result<(), PlaneErro
     }
 }
 
-fn pinned_elsewhere(binding: &KymaBinding, cluster_id: &str) -> bool {
-    let pin = binding.status.as_ref().and_then(|s| s.cluster_id.as_deref());
-    pin.is_some_and(|pin| pin != cluster_id)
+/// The cluster that a binding is pinned to.
+fn pin(binding: &KymaBinding) -> Option<&str> {
+    binding.status.as_ref()?.cluster_id.as_deref()
 }

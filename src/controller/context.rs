@@ -73,11 +73,15 @@ impl Context {
     /// # Errors
     /// When the name is none that objects can be named after; the API server lets none through.
     pub fn owner(&self, binding: &KymaBinding) -> Result<Owner, NameError> {
-        Ok(Owner {
-            binding: BindingId::parse(&binding.name_any())?,
-            uid: binding.uid().unwrap_or_default(),
-            control_plane: self.control_plane.clone(),
-        })
+        self.owner_named(&binding.name_any(), binding.uid().unwrap_or_default())
+    }
+
+    /// The same for a binding that is gone.
+    ///
+    /// # Errors
+    /// As [`Self::owner`].
+    pub fn owner_named(&self, name: &str, uid: String) -> Result<Owner, NameError> {
+        Ok(Owner { binding: BindingId::parse(name)?, uid, control_plane: self.control_plane.clone() })
     }
 
     /// Takes note of how a call to a managed cluster went, and says whether to try again at once:

@@ -179,12 +179,16 @@ pub fn end(facts: &Facts) -> Option<Timestamp> {
     if !is_issued(binding) {
         return created.checked_add(asked).ok();
     }
-    // A Secret is made within the object's own time, so without one twice the time is the most.
-    let latest = match secret_created {
-        Some(created) => created.checked_add(asked + GRACE),
-        None => created.checked_add(asked + asked + GRACE),
-    };
-    latest.ok().into_iter().chain(binding.expires_at()).min()
+    let of_secret = secret_created.and_then(|created| created.checked_add(asked + GRACE).ok());
+    [of_secret, latest_end(binding), binding.expires_at()].into_iter().flatten().min()
+}
+
+/// When a binding is over, whatever anybody says: its first token is asked for within the object's
+/// own time, and one that is made again ends with the first.
+#[must_use]
+pub fn latest_end(binding: &KymaBinding) -> Option<Timestamp> {
+    let asked = SignedDuration::from_secs(binding.spec.expiration_seconds);
+    binding.created_at()?.checked_add(asked + asked + GRACE).ok()
 }
 
 fn removal(facts: &Facts) -> Removal {

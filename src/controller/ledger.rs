@@ -11,11 +11,14 @@ use kube::ResourceExt as _;
 use kube::runtime::watcher::Event;
 
 use super::backoff::Backoff;
-use super::decide::GRACE;
+use super::decide::{GRACE, latest_end};
 use super::limit::{self, Seat};
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::Kind;
 use crate::managed::Uids;
+
+/// Most [`Stray`]s kept until somebody takes them.
+const MAX_STRAYS: usize = 10_000;
 
 /// What is remembered of one binding.
 #[derive(Debug, Clone)]
@@ -30,10 +33,29 @@ pub struct Entry {
     pub touched: bool,
     /// Resource version of our latest write; an object older than that is an echo from before.
     written: u64,
+    /// Whether we let the object go: its end is no surprise, and nothing of it is left.
+    pub released: bool,
     /// UIDs in the managed cluster, where we made them.
     pub uids: Uids,
     /// Failures in a row.
     pub backoff: Backoff,
+}
+
+/// A binding that was deleted past our finalizer: what it left is still to be removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stray {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// The instance it was for.
+    pub instance: String,
+    /// The cluster it was pinned to, if it was.
+    pub cluster_id: Option<String>,
+    /// UIDs in the managed cluster, where we made them.
+    pub uids: Uids,
+    /// When none of its tokens can be alive any more.
+    pub ends: Option<Timestamp>,
 }
 
 /// The memory of all bindings.
@@ -44,11 +66,12 @@ pub struct Ledger {
     /// UIDs of the list that is being received, if one is.
     listing: Option<HashSet<String>>,
     listed: bool,
+    strays: Vec<Stray>,
 }
 
 impl Ledger {
-    /// Takes in one event of the watch.
-    pub fn observe(&mut self, event: &Event<KymaBinding>) {
+    /// Takes in one event of the watch; true when it leaves a [`Stray`].
+    pub fn observe(&mut self, event: &Event<KymaBinding>) -> bool {
         match event {
             Event::Init => self.listing = Some(HashSet::new()),
             Event::InitApply(binding) => {
@@ -65,6 +88,8 @@ impl Ledger {
                 let listed = self.listing.take().unwrap_or_default();
                 let gone: Vec<_> =
                     self.entries.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
+                // What a list no longer has is not cleaned from here: lists can be wrong in ways
+                // that single events can't. The sweep looks twice.
                 for uid in gone {
                     self.drop_entry(&uid);
                 }
@@ -74,8 +99,28 @@ impl Ledger {
                 let history_unknown = !self.listed;
                 self.record(&binding.uid().unwrap_or_default(), binding, history_unknown);
             }
-            Event::Delete(binding) => self.drop_entry(&binding.uid().unwrap_or_default()),
+            Event::Delete(binding) => {
+                let stray = self.drop_entry(&binding.uid().unwrap_or_default());
+                let stray = stray.filter(|(_, entry)| entry.touched && !entry.released);
+                // Where nobody takes them, the sweep finds what is not kept here.
+                if let Some((uid, entry)) = stray.filter(|_| self.strays.len() < MAX_STRAYS) {
+                    self.strays.push(Stray {
+                        name: entry.name,
+                        uid,
+                        instance: entry.instance,
+                        cluster_id: binding.status.as_ref().and_then(|s| s.cluster_id.clone()),
+                        uids: entry.uids,
+                        ends: latest_end(binding),
+                    });
+                }
+            }
         }
+        !self.strays.is_empty()
+    }
+
+    /// Hands over the strays seen so far.
+    pub fn take_strays(&mut self) -> Vec<Stray> {
+        std::mem::take(&mut self.strays)
     }
 
     fn record(&mut self, uid: &str, binding: &KymaBinding, touched: bool) {
@@ -86,6 +131,7 @@ impl Ledger {
                 seat: None,
                 touched,
                 written: 0,
+                released: false,
                 uids: Uids::default(),
                 backoff: Backoff::default(),
             };
@@ -103,15 +149,15 @@ impl Ledger {
         }
     }
 
-    fn drop_entry(&mut self, uid: &str) {
-        if let Some(entry) = self.entries.remove(uid)
-            && let Some(uids) = self.by_instance.get_mut(&entry.instance)
-        {
-            uids.remove(uid);
+    fn drop_entry(&mut self, uid: &str) -> Option<(String, Entry)> {
+        let (uid, entry) = self.entries.remove_entry(uid)?;
+        if let Some(uids) = self.by_instance.get_mut(&entry.instance) {
+            uids.remove(&uid);
             if uids.is_empty() {
                 self.by_instance.remove(&entry.instance);
             }
         }
+        Some((uid, entry))
     }
 
     /// Whether a whole list was seen.
@@ -264,6 +310,23 @@ mod tests {
         ledger.observe(&Event::Apply(binding("old", 3, false, None)));
         assert!(ledger.entry("old").unwrap().touched);
         assert!(!ledger.entry("new").unwrap().touched);
+    }
+
+    #[test]
+    fn only_what_went_past_our_finalizer_is_a_stray() {
+        let mut ledger = listed(vec![binding("let-go", 1, true, None), binding("forced", 1, true, None)]);
+        ledger.update("let-go", |entry| entry.released = true);
+        assert!(!ledger.observe(&Event::Delete(binding("let-go", 2, true, None))));
+        ledger.observe(&Event::Apply(binding("never-made", 2, false, None)));
+        assert!(!ledger.observe(&Event::Delete(binding("never-made", 3, false, None))));
+        assert!(ledger.observe(&Event::Delete(binding("forced", 4, true, None))));
+        let strays = ledger.take_strays();
+        assert_eq!(
+            strays.iter().map(|s| (s.name.as_str(), s.uid.as_str())).collect::<Vec<_>>(),
+            [("n-forced", "forced")]
+        );
+        assert!(ledger.take_strays().is_empty());
+        assert!(!ledger.observe(&Event::Delete(binding("forced", 4, true, None))), "it is told once");
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod plane;
 pub mod reconcile;
 pub mod secrets;
 pub mod status;
+pub mod strays;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -163,11 +164,17 @@ impl BindingController {
         });
         // The ledger takes in every event before the store shows it to a reconcile.
         let remember = ledger.clone();
+        let stray = Arc::new(Notify::new());
+        let found_stray = stray.clone();
         let listed = store.clone();
         let events = watcher(bindings, watcher::Config::default())
             .default_backoff()
             .modify(|binding| binding.managed_fields_mut().clear())
-            .inspect_ok(move |event| remember.lock().observe(event))
+            .inspect_ok(move |event| {
+                if remember.lock().observe(event) {
+                    found_stray.notify_one();
+                }
+            })
             .reflect(writer);
         let touched =
             heard("KymaBindings", events).flat_map(move |event| stream::iter(touched(event, &listed)));
@@ -177,6 +184,11 @@ impl BindingController {
             let namespace = namespace.clone();
             stream::iter(names).map(move |name| ObjectRef::new(&name).within(&namespace))
         });
+        let cleaning = async {
+            // Before, every instance looks absent.
+            instances.synced().await;
+            strays::run(context.clone(), &stray).await;
+        };
         let rounds = async {
             // What doesn't know all instances and Secrets would take them for gone.
             futures::join!(instances.synced(), secrets.synced());
@@ -196,6 +208,7 @@ impl BindingController {
         };
         tokio::select! {
             () = rounds => {}
+            () = cleaning => {}
             () = instances.run(client.clone(), &context.settings.instance_namespace) => {}
             () = secrets.follow(secret_events) => {}
             () = context.health.watch(&context.clients, &instances, &context.ledger) => {}

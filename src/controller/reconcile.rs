@@ -246,6 +246,8 @@ impl Round<'_> {
                 }
             }
         }
+        // Said before, since the watch may tell of the end before the call returns.
+        self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.released = true);
         self.ctx.plane.remove_finalizer(self.binding).await?;
         tracing::info!(binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id, "binding removed");
         Ok(Action::await_change())

@@ -50,6 +50,7 @@ pub struct Metrics {
     reconcile_duration: Histogram,
     limit_rejections: Counter,
     cluster_errors: Family<Cause, Counter>,
+    orphans_removed: Counter,
 }
 
 impl Default for Metrics {
@@ -63,6 +64,7 @@ impl Default for Metrics {
             reconcile_duration: Histogram::new(BUCKETS),
             limit_rejections: Counter::default(),
             cluster_errors: Family::default(),
+            orphans_removed: Counter::default(),
         };
         {
             let mut registry = metrics.registry.lock();
@@ -89,6 +91,11 @@ impl Default for Metrics {
                 "managed_cluster_errors",
                 "Failed calls to managed clusters",
                 metrics.cluster_errors.clone(),
+            );
+            registry.register(
+                "orphans_removed",
+                "Bindings that were gone and whose objects were removed from a managed cluster",
+                metrics.orphans_removed.clone(),
             );
         }
         metrics
@@ -124,6 +131,11 @@ impl Metrics {
         self.cluster_errors.get_or_create(&Cause { reason }).inc();
     }
 
+    /// What bindings that no longer exist had left was removed.
+    pub fn orphans_removed(&self, bindings: u64) {
+        self.orphans_removed.inc_by(bindings);
+    }
+
     /// All metrics in the OpenMetrics text format.
     #[must_use]
     pub fn render(&self) -> String {
@@ -144,6 +156,7 @@ mod tests {
         metrics.answered("service_binding", "PUT", 201, Duration::from_millis(3));
         metrics.managed_cluster_error("ClusterTimedOut");
         metrics.limit_rejection();
+        metrics.orphans_removed(2);
         metrics.reconciled(true, Duration::from_millis(3));
         let text = metrics.render();
         for line in [
@@ -151,6 +164,7 @@ mod tests {
             r#"kyma_bindings_managed_cluster_errors_total{reason="ClusterTimedOut"} 1"#,
             "kyma_bindings_limit_rejections_total 1",
             r#"kyma_bindings_reconciles_total{result="success"} 1"#,
+            "kyma_bindings_orphans_removed_total 2",
             "kyma_bindings_build_info",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

@@ -14,4 +14,5 @@ mod osb;
 mod ownership;
 mod restart;
 mod roles;
+mod sweep;
 mod world;

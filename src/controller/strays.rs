@@ -1,0 +1,96 @@
+//! Bindings that were deleted past our finalizer: revoked at once, from what the watch and the
+//! ledger knew of them. The object is gone, so there is no status to write and no Secret's owner.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
+
+use super::apply::{self, Revoked};
+use super::backoff::Backoff;
+use super::context::{Context, reason};
+use super::ledger::Stray;
+use crate::instances::state::{KubeconfigRef, State, Target};
+use crate::managed::Owner;
+
+/// Most tries under way at once.
+const AT_ONCE: usize = 16;
+
+/// Cleans up after strays for ever; `wake` says that the ledger has some.
+pub async fn run(ctx: Arc<Context>, wake: &Notify) {
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    // A panic ends one clean-up, and the sweep finds what it left.
+    let mut cleaning = JoinSet::new();
+    loop {
+        for stray in ctx.ledger.lock().take_strays() {
+            cleaning.spawn(clean(ctx.clone(), places.clone(), stray));
+        }
+        tokio::select! {
+            () = wake.notified() => {}
+            Some(_) = cleaning.join_next() => {}
+        }
+    }
+}
+
+/// Tries until nothing is left, nobody can do anything, or the token has ended anyway.
+async fn clean(ctx: Arc<Context>, places: Arc<Semaphore>, stray: Stray) {
+    let Ok(owner) = ctx.owner_named(&stray.name, stray.uid.clone()) else { return };
+    tracing::warn!(
+        binding_id = stray.name,
+        instance_id = stray.instance,
+        "a binding was deleted without its clean-up: somebody took the finalizer off; cleaning up now"
+    );
+    let mut backoff = Backoff::default();
+    loop {
+        let why = {
+            // Never closed.
+            let _place = places.acquire().await;
+            match try_once(&ctx, &stray, &owner).await {
+                Ok(end) => {
+                    tracing::info!(binding_id = stray.name, instance_id = stray.instance, "{end}");
+                    return;
+                }
+                Err(why) => why,
+            }
+        };
+        let now = Timestamp::now();
+        if stray.ends.is_none_or(|ends| ends <= now) {
+            tracing::warn!(
+                binding_id = stray.name,
+                instance_id = stray.instance,
+                reason = why,
+                "clean-up has not succeeded and the token has ended: the rest is left to the sweep"
+            );
+            return;
+        }
+        let wait = backoff.fail(String::new(), now, rand::random());
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// One try; how it ended, or why it must be made again.
+async fn try_once(ctx: &Context, stray: &Stray, owner: &Owner) -> Result<&'static str, &'static str> {
+    let deleted = apply::delete_secret(ctx, owner).await;
+    let kubeconfig = reachable(&ctx.instances.state(&stray.instance)).ok_or("InstanceUnreachable")?;
+    let revoked = apply::revoke_stray(ctx, stray, owner, &kubeconfig).await.map_err(|_| "NotLeading")?;
+    let end = match revoked {
+        Revoked::Gone => {
+            ctx.metrics.orphans_removed(1);
+            "revoked what a binding without clean-up left"
+        }
+        Revoked::ClusterReplaced => "the cluster of a binding without clean-up is gone",
+        Revoked::Failed(failure) => return Err(reason(&failure).as_str()),
+    };
+    deleted.map(|()| end).map_err(|_| "ControlPlane")
+}
+
+/// The kubeconfig of a cluster that can still be reached.
+fn reachable(state: &State) -> Option<KubeconfigRef> {
+    match state {
+        State::Ready(Target { kubeconfig, .. }) | State::Suspended(Target { kubeconfig, .. }) => {
+            kubeconfig.clone()
+        }
+        State::Unknown | State::InProgress | State::Failed | State::Ambiguous(..) => None,
+    }
+}
