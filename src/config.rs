@@ -1,6 +1,7 @@
 //! Every flag and environment variable, with its bounds.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -94,6 +95,9 @@ pub struct RunArgs {
     /// How long a request waits for its binding to be made or removed, 1s to 60s
     #[arg(long, env = "KYMA_BINDINGS_CREATE_TIMEOUT", default_value = "15s", value_parser = timeout, value_name = "DURATION")]
     pub create_timeout: Duration,
+    /// How often each managed cluster is swept for what deleted bindings have left, 1s to 24h
+    #[arg(long, env = "KYMA_BINDINGS_SWEEP_INTERVAL", default_value = "10m", value_parser = interval, value_name = "DURATION")]
+    pub sweep_interval: Duration,
     /// How requests are authenticated
     #[arg(long, env = "KYMA_BINDINGS_AUTH")]
     pub auth: Option<Auth>,
@@ -211,17 +215,21 @@ fn lifetime() -> clap::builder::RangedI64ValueParser<i64> {
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
-    let duration =
-        humantime::parse_duration(text).map_err(|_| "must be a duration such as 15s".to_owned())?;
-    let bounds = Duration::from_secs(1)..=Duration::from_mins(1);
-    bounds.contains(&duration).then_some(duration).ok_or_else(|| "must be between 1s and 60s".to_owned())
+    duration(text, Duration::from_secs(1)..=Duration::from_mins(1), "must be between 1s and 60s")
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    duration(text, Duration::from_secs(1)..=Duration::from_hours(24), "must be between 1s and 24h")
 }
 
 fn lease(text: &str) -> Result<Duration, String> {
+    duration(text, Duration::from_millis(100)..=Duration::from_mins(5), "must be between 100ms and 5m")
+}
+
+fn duration(text: &str, within: RangeInclusive<Duration>, bounds: &str) -> Result<Duration, String> {
     let duration =
         humantime::parse_duration(text).map_err(|_| "must be a duration such as 15s".to_owned())?;
-    let bounds = Duration::from_millis(100)..=Duration::from_mins(5);
-    bounds.contains(&duration).then_some(duration).ok_or_else(|| "must be between 100ms and 5m".to_owned())
+    within.contains(&duration).then_some(duration).ok_or_else(|| bounds.to_owned())
 }
 
 fn level(text: &str) -> Result<tracing::Level, String> {
@@ -281,6 +289,7 @@ mod tests {
         assert!(args.leader_elect);
         assert!(!with(&["--leader-elect=false"]).unwrap().leader_elect);
         assert!(with(&["--leader-elect"]).unwrap().leader_elect);
+        assert_eq!(args.sweep_interval.as_secs(), 600);
     }
 
     #[test]
@@ -292,6 +301,7 @@ mod tests {
                 vec!["--max-bindings-per-instance", "'0'", "1..=1000"],
             ),
             (vec!["--create-timeout", "61s"], vec!["--create-timeout", "61s", "between 1s and 60s"]),
+            (vec!["--sweep-interval", "25h"], vec!["--sweep-interval", "25h", "between 1s and 24h"]),
             (vec!["--create-timeout", "15"], vec!["--create-timeout", "such as 15s"]),
             (vec!["--bindable-plans", "*,aws"], vec!["--bindable-plans", "must be * alone"]),
             (vec!["--namespace", "A"], vec!["--namespace", "lower case"]),

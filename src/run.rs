@@ -31,6 +31,9 @@ const DRAIN: Duration = Duration::from_secs(8);
 /// How long giving up the lease may take.
 const RELEASE: Duration = Duration::from_millis(500);
 
+/// How much longer than a request waits a bind may be in flight.
+const IN_FLIGHT_MARGIN: Duration = Duration::from_secs(15);
+
 /// Why the process ends with a failure.
 #[derive(Debug, thiserror::Error)]
 enum RunError {
@@ -216,6 +219,8 @@ fn settings(args: &RunArgs) -> Settings {
         max_bindings: usize::from(args.max_bindings_per_instance),
         bindable_plans: args.bindable_plans.clone(),
         lifetimes: (args.min_expiration_seconds, args.max_expiration_seconds),
+        sweep_interval: args.sweep_interval,
+        young: args.create_timeout + IN_FLIGHT_MARGIN,
     }
 }
 

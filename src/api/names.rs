@@ -30,6 +30,8 @@ pub const ORIGIN_OSB: &str = "osb";
 /// Annotation: the `X-Broker-API-Request-Identity` of the creating request.
 pub const REQUEST_ID: &str = "bindings.kyma-project.io/request-id";
 
+/// What the names of all that is made for bindings begin with.
+const OBJECT_PREFIX: &str = "kyma-binding-";
 /// Longest binding id: `kyma-binding-{id}` must fit into the 253 characters of a subdomain name.
 pub const BINDING_ID_MAX: usize = 240;
 /// Longest instance id: a label value.
@@ -76,7 +78,13 @@ impl BindingId {
     /// cluster and of the Secret in the control plane.
     #[must_use]
     pub fn object_name(&self) -> String {
-        format!("kyma-binding-{}", self.0)
+        format!("{OBJECT_PREFIX}{}", self.0)
+    }
+
+    /// The binding id in the name of an object, where it is one that we give.
+    #[must_use]
+    pub fn of_object(name: &str) -> Option<Self> {
+        Self::parse(name.strip_prefix(OBJECT_PREFIX)?).ok()
     }
 }
 

@@ -39,6 +39,10 @@ pub struct Settings {
     pub bindable_plans: BindablePlans,
     /// Shortest and longest lifetime, seconds.
     pub lifetimes: (i64, i64),
+    /// How often each managed cluster is swept.
+    pub sweep_interval: Duration,
+    /// What is younger in a managed cluster may belong to a bind in flight.
+    pub young: Duration,
 }
 
 /// Shared by all reconciles.

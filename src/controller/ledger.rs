@@ -66,14 +66,32 @@ pub struct Ledger {
     /// UIDs of the list that is being received, if one is.
     listing: Option<HashSet<String>>,
     listed: bool,
+    /// Since when the list is whole; not while one is being received.
+    whole_since: Option<Timestamp>,
+    /// Since when there is no binding at all.
+    empty_since: Option<Timestamp>,
     strays: Vec<Stray>,
+}
+
+/// How good the ledger's knowledge of all bindings is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Knowledge {
+    /// Since when the list is whole, if it is.
+    pub whole_since: Option<Timestamp>,
+    /// Since when there is no binding at all, if there is none.
+    pub empty_since: Option<Timestamp>,
+    /// How many bindings there are.
+    pub bindings: usize,
 }
 
 impl Ledger {
     /// Takes in one event of the watch; true when it leaves a [`Stray`].
-    pub fn observe(&mut self, event: &Event<KymaBinding>) -> bool {
+    pub fn observe(&mut self, event: &Event<KymaBinding>, now: Timestamp) -> bool {
         match event {
-            Event::Init => self.listing = Some(HashSet::new()),
+            Event::Init => {
+                self.listing = Some(HashSet::new());
+                self.whole_since = None;
+            }
             Event::InitApply(binding) => {
                 let uid = binding.uid().unwrap_or_default();
                 self.record(&uid, binding, true);
@@ -85,6 +103,7 @@ impl Ledger {
             }
             Event::InitDone => {
                 self.listed = true;
+                self.whole_since = Some(now);
                 let listed = self.listing.take().unwrap_or_default();
                 let gone: Vec<_> =
                     self.entries.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
@@ -115,7 +134,18 @@ impl Ledger {
                 }
             }
         }
+        self.empty_since = self.entries.is_empty().then(|| self.empty_since.unwrap_or(now));
         !self.strays.is_empty()
+    }
+
+    /// How good the knowledge of all bindings is.
+    #[must_use]
+    pub fn knowledge(&self) -> Knowledge {
+        Knowledge {
+            whole_since: self.whole_since,
+            empty_since: self.empty_since,
+            bindings: self.entries.len(),
+        }
     }
 
     /// Hands over the strays seen so far.
@@ -261,11 +291,11 @@ mod tests {
 
     fn listed(bindings: Vec<KymaBinding>) -> Ledger {
         let mut ledger = Ledger::default();
-        ledger.observe(&Event::Init);
+        ledger.observe(&Event::Init, now());
         for binding in bindings {
-            ledger.observe(&Event::InitApply(binding));
+            ledger.observe(&Event::InitApply(binding), now());
         }
-        ledger.observe(&Event::InitDone);
+        ledger.observe(&Event::InitDone, now());
         ledger
     }
 
@@ -280,14 +310,14 @@ mod tests {
             binding("over", 1, true, Some("2026-06-01T00:00:00Z")),
         ]);
         for uid in ["b", "c"] {
-            ledger.observe(&Event::Apply(binding(uid, 2, false, None)));
+            ledger.observe(&Event::Apply(binding(uid, 2, false, None)), now());
         }
         assert!(ledger.admit("b", 2, now()));
         assert!(ledger.admit("b", 2, now()), "a seat is kept");
         assert!(!ledger.admit("c", 2, now()));
         ledger.release("b");
         assert!(ledger.admit("c", 2, now()));
-        ledger.observe(&Event::Delete(binding("c", 3, false, None)));
+        ledger.observe(&Event::Delete(binding("c", 3, false, None)), now());
         assert!(ledger.admit("b", 2, now()));
         assert!(!ledger.admit("gone", 2, now()));
     }
@@ -296,9 +326,9 @@ mod tests {
     fn a_relist_frees_the_seats_of_what_is_gone() {
         let mut ledger = listed(vec![binding("a", 1, true, None), binding("b", 1, false, None)]);
         assert!(!ledger.admit("b", 1, now()));
-        ledger.observe(&Event::Init);
-        ledger.observe(&Event::InitApply(binding("b", 1, false, None)));
-        ledger.observe(&Event::InitDone);
+        ledger.observe(&Event::Init, now());
+        ledger.observe(&Event::InitApply(binding("b", 1, false, None)), now());
+        ledger.observe(&Event::InitDone, now());
         assert!(ledger.admit("b", 1, now()));
         assert_eq!(ledger.names_of("i"), ["n-b"]);
     }
@@ -306,27 +336,41 @@ mod tests {
     #[test]
     fn only_what_is_born_under_our_eyes_is_untouched() {
         let mut ledger = listed(vec![binding("old", 1, false, None)]);
-        ledger.observe(&Event::Apply(binding("new", 2, false, None)));
-        ledger.observe(&Event::Apply(binding("old", 3, false, None)));
+        ledger.observe(&Event::Apply(binding("new", 2, false, None)), now());
+        ledger.observe(&Event::Apply(binding("old", 3, false, None)), now());
         assert!(ledger.entry("old").unwrap().touched);
         assert!(!ledger.entry("new").unwrap().touched);
+    }
+
+    #[test]
+    fn a_list_is_whole_from_its_end_on_and_emptiness_has_a_beginning() {
+        let later = now() + SignedDuration::from_secs(60);
+        let mut ledger = listed(vec![]);
+        let knows = |whole_since, empty_since, bindings| Knowledge { whole_since, empty_since, bindings };
+        assert_eq!(ledger.knowledge(), knows(Some(now()), Some(now()), 0));
+        ledger.observe(&Event::Apply(binding("a", 1, false, None)), later);
+        assert_eq!(ledger.knowledge(), knows(Some(now()), None, 1));
+        ledger.observe(&Event::Init, later);
+        assert_eq!(ledger.knowledge().whole_since, None, "a list under way knows nothing for certain");
+        ledger.observe(&Event::InitDone, later);
+        assert_eq!(ledger.knowledge(), knows(Some(later), Some(later), 0));
     }
 
     #[test]
     fn only_what_went_past_our_finalizer_is_a_stray() {
         let mut ledger = listed(vec![binding("let-go", 1, true, None), binding("forced", 1, true, None)]);
         ledger.update("let-go", |entry| entry.released = true);
-        assert!(!ledger.observe(&Event::Delete(binding("let-go", 2, true, None))));
-        ledger.observe(&Event::Apply(binding("never-made", 2, false, None)));
-        assert!(!ledger.observe(&Event::Delete(binding("never-made", 3, false, None))));
-        assert!(ledger.observe(&Event::Delete(binding("forced", 4, true, None))));
+        assert!(!ledger.observe(&Event::Delete(binding("let-go", 2, true, None)), now()));
+        ledger.observe(&Event::Apply(binding("never-made", 2, false, None)), now());
+        assert!(!ledger.observe(&Event::Delete(binding("never-made", 3, false, None)), now()));
+        assert!(ledger.observe(&Event::Delete(binding("forced", 4, true, None)), now()));
         let strays = ledger.take_strays();
         assert_eq!(
             strays.iter().map(|s| (s.name.as_str(), s.uid.as_str())).collect::<Vec<_>>(),
             [("n-forced", "forced")]
         );
         assert!(ledger.take_strays().is_empty());
-        assert!(!ledger.observe(&Event::Delete(binding("forced", 4, true, None))), "it is told once");
+        assert!(!ledger.observe(&Event::Delete(binding("forced", 4, true, None)), now()), "it is told once");
     }
 
     #[test]

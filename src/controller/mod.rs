@@ -11,9 +11,12 @@ pub mod ledger;
 pub mod limit;
 pub mod plane;
 pub mod reconcile;
+pub mod schedule;
 pub mod secrets;
 pub mod status;
 pub mod strays;
+pub mod sweep;
+pub mod sweeper;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use futures::stream;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
@@ -171,7 +175,7 @@ impl BindingController {
             .default_backoff()
             .modify(|binding| binding.managed_fields_mut().clear())
             .inspect_ok(move |event| {
-                if remember.lock().observe(event) {
+                if remember.lock().observe(event, Timestamp::now()) {
                     found_stray.notify_one();
                 }
             })
@@ -179,7 +183,10 @@ impl BindingController {
         let touched =
             heard("KymaBindings", events).flat_map(move |event| stream::iter(touched(event, &listed)));
         let namespace = context.settings.namespace.clone();
+        let swept = Arc::new(sweeper::Changes::default());
+        let to_sweep = swept.clone();
         let touched_by_instance = ReceiverStream::new(changes).flat_map(move |instance| {
+            to_sweep.tell(&instance);
             let names = ledger.lock().names_of(&instance);
             let namespace = namespace.clone();
             stream::iter(names).map(move |name| ObjectRef::new(&name).within(&namespace))
@@ -188,6 +195,10 @@ impl BindingController {
             // Before, every instance looks absent.
             instances.synced().await;
             strays::run(context.clone(), &stray).await;
+        };
+        let sweeping = async {
+            instances.synced().await;
+            sweeper::run(context.clone(), &swept).await;
         };
         let rounds = async {
             // What doesn't know all instances and Secrets would take them for gone.
@@ -209,6 +220,7 @@ impl BindingController {
         tokio::select! {
             () = rounds => {}
             () = cleaning => {}
+            () = sweeping => {}
             () = instances.run(client.clone(), &context.settings.instance_namespace) => {}
             () = secrets.follow(secret_events) => {}
             () = context.health.watch(&context.clients, &instances, &context.ledger) => {}

@@ -11,7 +11,6 @@ use super::apply::{self, Revoked};
 use super::backoff::Backoff;
 use super::context::{Context, reason};
 use super::ledger::Stray;
-use crate::instances::state::{KubeconfigRef, State, Target};
 use crate::managed::Owner;
 
 /// Most tries under way at once.
@@ -72,8 +71,9 @@ async fn clean(ctx: Arc<Context>, places: Arc<Semaphore>, stray: Stray) {
 /// One try; how it ended, or why it must be made again.
 async fn try_once(ctx: &Context, stray: &Stray, owner: &Owner) -> Result<&'static str, &'static str> {
     let deleted = apply::delete_secret(ctx, owner).await;
-    let kubeconfig = reachable(&ctx.instances.state(&stray.instance)).ok_or("InstanceUnreachable")?;
-    let revoked = apply::revoke_stray(ctx, stray, owner, &kubeconfig).await.map_err(|_| "NotLeading")?;
+    let instance = ctx.instances.state(&stray.instance);
+    let (_, kubeconfig) = instance.reachable().ok_or("InstanceUnreachable")?;
+    let revoked = apply::revoke_stray(ctx, stray, owner, kubeconfig).await.map_err(|_| "NotLeading")?;
     let end = match revoked {
         Revoked::Gone => {
             ctx.metrics.orphans_removed(1);
@@ -83,14 +83,4 @@ async fn try_once(ctx: &Context, stray: &Stray, owner: &Owner) -> Result<&'stati
         Revoked::Failed(failure) => return Err(reason(&failure).as_str()),
     };
     deleted.map(|()| end).map_err(|_| "ControlPlane")
-}
-
-/// The kubeconfig of a cluster that can still be reached.
-fn reachable(state: &State) -> Option<KubeconfigRef> {
-    match state {
-        State::Ready(Target { kubeconfig, .. }) | State::Suspended(Target { kubeconfig, .. }) => {
-            kubeconfig.clone()
-        }
-        State::Unknown | State::InProgress | State::Failed | State::Ambiguous(..) => None,
-    }
 }

@@ -7,7 +7,7 @@ pub mod runtime;
 pub mod state;
 mod table;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, pin_mut};
@@ -86,6 +86,13 @@ impl Instances {
             &known.runtimes.of(instance),
             known.runtimes_used.unwrap_or(false),
         )
+    }
+
+    /// All instances that anything describes.
+    #[must_use]
+    pub fn all(&self) -> HashSet<String> {
+        let known = self.known.read();
+        known.secrets.instances().into_iter().chain(known.runtimes.instances()).collect()
     }
 
     /// Since when nothing describes the instance, as far as we were there to see it.

@@ -76,6 +76,18 @@ pub enum State {
     Ambiguous(String, String),
 }
 
+impl State {
+    /// The cluster that can be reached, if there is one: of an instance in service, or of one out
+    /// of service whose kubeconfig is still there.
+    #[must_use]
+    pub fn reachable(&self) -> Option<(&Target, &KubeconfigRef)> {
+        match self {
+            Self::Ready(target) | Self::Suspended(target) => Some((target, target.kubeconfig.as_ref()?)),
+            Self::Unknown | Self::InProgress | Self::Failed | Self::Ambiguous(..) => None,
+        }
+    }
+}
+
 /// Adds up what describes `instance`. `runtimes_used` says whether this control plane has the
 /// Runtime CRD; without it the Secrets alone are the instances.
 #[must_use]

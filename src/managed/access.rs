@@ -21,9 +21,9 @@ use crate::secret::SecretString;
 /// UIDs of what was made, so that it can be removed in one round trip.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Uids {
-    service_account: Option<String>,
-    cluster_role: Option<String>,
-    cluster_role_binding: Option<String>,
+    pub(super) service_account: Option<String>,
+    pub(super) cluster_role: Option<String>,
+    pub(super) cluster_role_binding: Option<String>,
 }
 
 /// A token that has passed judgement.
@@ -37,10 +37,13 @@ pub struct Grant {
 }
 
 /// The three kinds of objects of a binding.
-#[derive(Clone, Copy)]
-enum Kind {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// In the managed namespace.
     ServiceAccount,
+    /// Its rules belong to the cluster's owner.
     ClusterRole,
+    /// From the account to the role.
     ClusterRoleBinding,
 }
 
@@ -252,11 +255,7 @@ impl<'a> Bound<'a> {
     }
 
     fn path(&self, kind: Kind) -> String {
-        match kind {
-            Kind::ServiceAccount => ServiceAccount::url_path(&(), Some(self.namespace)),
-            Kind::ClusterRole => ClusterRole::url_path(&(), None),
-            Kind::ClusterRoleBinding => ClusterRoleBinding::url_path(&(), None),
-        }
+        kind.path(self.namespace)
     }
 
     fn manifest(&self, kind: Kind) -> Value {
@@ -291,6 +290,15 @@ impl<'a> Bound<'a> {
 }
 
 impl Kind {
+    /// Where the objects of that kind are; `namespace` is that of the accounts.
+    pub(super) fn path(self, namespace: &str) -> String {
+        match self {
+            Self::ServiceAccount => ServiceAccount::url_path(&(), Some(namespace)),
+            Self::ClusterRole => ClusterRole::url_path(&(), None),
+            Self::ClusterRoleBinding => ClusterRoleBinding::url_path(&(), None),
+        }
+    }
+
     const fn word(self) -> &'static str {
         match self {
             Self::ServiceAccount => "ServiceAccount",

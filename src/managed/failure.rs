@@ -64,6 +64,9 @@ pub enum Misbehaviour {
     /// More than we read.
     #[error("an answer larger than 1 MiB")]
     TooLarge,
+    /// A list in more pages than we read.
+    #[error("a list that does not end")]
+    Endless,
     /// Not what was asked for.
     #[error("an answer of the wrong form")]
     Form,

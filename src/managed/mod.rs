@@ -6,6 +6,7 @@
 pub mod access;
 pub mod clients;
 pub mod failure;
+pub mod inventory;
 pub mod kubeconfig;
 pub mod ownership;
 pub mod token;

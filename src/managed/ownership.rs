@@ -41,6 +41,27 @@ pub enum Verdict {
     Foreign,
 }
 
+impl ControlPlane {
+    /// The label selector that finds all that this control plane has made.
+    #[must_use]
+    pub fn selector(&self) -> String {
+        format!(
+            "{MANAGED_BY}={MANAGED_BY_VALUE},{CONTROL_PLANE}={},{CONTROL_PLANE_NAMESPACE}={}",
+            self.id, self.namespace
+        )
+    }
+
+    /// UID of the binding that an object was made for, if this control plane has made it.
+    #[must_use]
+    pub fn marked<'a>(&self, object: &'a ObjectMeta) -> Option<&'a str> {
+        let label = |key: &str| object.labels.as_ref().and_then(|l| l.get(key)).map(String::as_str);
+        let ours = label(MANAGED_BY) == Some(MANAGED_BY_VALUE)
+            && label(CONTROL_PLANE) == Some(&self.id)
+            && label(CONTROL_PLANE_NAMESPACE) == Some(&self.namespace);
+        label(BINDING_UID).filter(|_| ours)
+    }
+}
+
 impl Owner {
     /// The labels for everything made for this binding.
     #[must_use]
@@ -58,14 +79,10 @@ impl Owner {
     /// Whose an object is.
     #[must_use]
     pub fn verdict(&self, object: &ObjectMeta) -> Verdict {
-        let label = |key: &str| object.labels.as_ref().and_then(|l| l.get(key)).map(String::as_str);
-        let ours = label(MANAGED_BY) == Some(MANAGED_BY_VALUE)
-            && label(CONTROL_PLANE) == Some(&self.control_plane.id)
-            && label(CONTROL_PLANE_NAMESPACE) == Some(&self.control_plane.namespace);
-        match label(BINDING_UID) {
-            Some(uid) if ours && uid == self.uid => Verdict::Ours,
-            Some(_) if ours => Verdict::Leftover,
-            _ => Verdict::Foreign,
+        match self.control_plane.marked(object) {
+            Some(uid) if uid == self.uid => Verdict::Ours,
+            Some(_) => Verdict::Leftover,
+            None => Verdict::Foreign,
         }
     }
 }

@@ -51,6 +51,8 @@ pub struct Metrics {
     limit_rejections: Counter,
     cluster_errors: Family<Cause, Counter>,
     orphans_removed: Counter,
+    sweeps: Family<Outcome, Counter>,
+    breaker_trips: Counter,
 }
 
 impl Default for Metrics {
@@ -65,6 +67,8 @@ impl Default for Metrics {
             limit_rejections: Counter::default(),
             cluster_errors: Family::default(),
             orphans_removed: Counter::default(),
+            sweeps: Family::default(),
+            breaker_trips: Counter::default(),
         };
         {
             let mut registry = metrics.registry.lock();
@@ -96,6 +100,12 @@ impl Default for Metrics {
                 "orphans_removed",
                 "Bindings that were gone and whose objects were removed from a managed cluster",
                 metrics.orphans_removed.clone(),
+            );
+            registry.register("sweeps", "Sweeps of managed clusters by result", metrics.sweeps.clone());
+            registry.register(
+                "sweep_breaker_trips",
+                "Sweeps stopped because they would have removed too much",
+                metrics.breaker_trips.clone(),
             );
         }
         metrics
@@ -136,6 +146,16 @@ impl Metrics {
         self.orphans_removed.inc_by(bindings);
     }
 
+    /// A sweep of a managed cluster ended.
+    pub fn swept(&self, result: &'static str) {
+        self.sweeps.get_or_create(&Outcome { result }).inc();
+    }
+
+    /// A sweep would have removed too much.
+    pub fn breaker_tripped(&self) {
+        self.breaker_trips.inc();
+    }
+
     /// All metrics in the OpenMetrics text format.
     #[must_use]
     pub fn render(&self) -> String {
@@ -157,6 +177,8 @@ mod tests {
         metrics.managed_cluster_error("ClusterTimedOut");
         metrics.limit_rejection();
         metrics.orphans_removed(2);
+        metrics.swept("clean");
+        metrics.breaker_tripped();
         metrics.reconciled(true, Duration::from_millis(3));
         let text = metrics.render();
         for line in [
@@ -165,6 +187,8 @@ mod tests {
             "kyma_bindings_limit_rejections_total 1",
             r#"kyma_bindings_reconciles_total{result="success"} 1"#,
             "kyma_bindings_orphans_removed_total 2",
+            r#"kyma_bindings_sweeps_total{result="clean"} 1"#,
+            "kyma_bindings_sweep_breaker_trips_total 1",
             "kyma_bindings_build_info",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

@@ -1,0 +1,245 @@
+//! What of a managed cluster's marked objects is an orphan's, and when no conclusion is drawn. Pure.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::ledger::Knowledge;
+use crate::managed::inventory::Marked;
+
+/// Fewest orphaned bindings that stop a round, however few bindings there are.
+const FEW: usize = 10;
+/// Above [`FEW`], one in so many.
+const SHARE: usize = 5;
+
+/// The times that a decision depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// What is younger is left alone: it may belong to a bind in flight. A list must be whole for
+    /// as long, too.
+    pub young: SignedDuration,
+    /// How often each cluster is swept.
+    pub interval: SignedDuration,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// Why nothing is removed although something may be an orphan's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The bindings are not all known.
+    #[error("the list of bindings is not complete")]
+    NotListed,
+    /// They were listed anew a moment ago: whoever restores a control plane does it step by step.
+    #[error("the list of bindings was received a moment ago")]
+    JustListed,
+    /// There are none, and not for long.
+    #[error("there is no binding at all, and has not been for a whole interval")]
+    KnowsNothing,
+    /// The watch is behind the control plane.
+    #[error("a binding exists that the watch has not shown")]
+    Behind,
+    /// More than accidents leave.
+    #[error(
+        "{orphans} of {found} bindings in the cluster would be taken for orphans, which is more than accidents \
+         leave: nothing is removed; check that this control plane has all its bindings"
+    )]
+    TooMany {
+        /// Bindings that seem to be gone.
+        orphans: usize,
+        /// Bindings that have objects in the cluster.
+        found: usize,
+    },
+}
+
+/// The orphans among what was `found` in one cluster. `lives` says whether there is a binding of
+/// that UID and name; both must have been asked after the objects were listed, so that a binding
+/// made meanwhile is known.
+///
+/// A control plane without any binding is believed only when it has had none for a whole interval:
+/// one that was set up anew, or is being restored, would otherwise take everything for orphans.
+///
+/// # Errors
+/// Why no conclusion is drawn.
+pub fn judge(
+    found: &[Marked],
+    knowledge: Knowledge,
+    lives: impl Fn(&Marked) -> bool,
+    times: Times,
+) -> Result<Vec<&Marked>, Refusal> {
+    let Times { young, interval, now } = times;
+    let whole_since = knowledge.whole_since.ok_or(Refusal::NotListed)?;
+    if now.duration_since(whole_since) < young {
+        return Err(Refusal::JustListed);
+    }
+    let old = |marked: &&Marked| now.duration_since(marked.youngest) >= young;
+    let orphans: Vec<_> = found.iter().filter(old).filter(|marked| !lives(marked)).collect();
+    if orphans.is_empty() {
+        return Ok(orphans);
+    }
+    let empty = knowledge.empty_since.map(|since| now.duration_since(since.max(whole_since)));
+    if empty.is_some_and(|empty| empty < interval) {
+        return Err(Refusal::KnowsNothing);
+    }
+    if orphans.len() > bearable(found.len()) {
+        return Err(Refusal::TooMany { orphans: orphans.len(), found: found.len() });
+    }
+    Ok(orphans)
+}
+
+/// How many of so many bindings may be orphans.
+fn bearable(all: usize) -> usize {
+    FEW.max(all / SHARE)
+}
+
+/// Bounds what all clusters together lose in an interval: a wrong list would show itself
+/// everywhere, a little in each.
+#[derive(Debug, Default)]
+pub struct Fuse {
+    since: Timestamp,
+    removed: usize,
+}
+
+impl Fuse {
+    /// How many of the `wished` removals may be done now, of a control plane with so many bindings.
+    pub fn allow(&mut self, wished: usize, bindings: usize, times: Times) -> usize {
+        if times.now.duration_since(self.since) >= times.interval {
+            *self = Self { since: times.now, removed: 0 };
+        }
+        let allowed = wished.min(bearable(bindings).saturating_sub(self.removed));
+        self.removed += allowed;
+        allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::names::BindingId;
+    use crate::managed::Uids;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// Made at that second.
+    fn marked(name: &str, uid: &str, second: i64) -> Marked {
+        Marked {
+            binding: BindingId::parse(name).unwrap(),
+            binding_uid: uid.into(),
+            uids: Uids::default(),
+            youngest: at(second),
+        }
+    }
+
+    /// Now is second 10,000; 30 s are young; 600 s are an interval.
+    fn times() -> Times {
+        Times {
+            young: SignedDuration::from_secs(30),
+            interval: SignedDuration::from_secs(600),
+            now: at(10_000),
+        }
+    }
+
+    fn knowledge(whole: Option<i64>, empty: Option<i64>) -> Knowledge {
+        Knowledge {
+            whole_since: whole.map(at),
+            empty_since: empty.map(at),
+            bindings: usize::from(empty.is_none()),
+        }
+    }
+
+    fn all_gone(found: &[Marked], knowledge: Knowledge) -> Result<Vec<&str>, Refusal> {
+        let orphans = judge(found, knowledge, |_| false, times())?;
+        Ok(orphans.iter().map(|marked| marked.binding.as_str()).collect())
+    }
+
+    #[test]
+    fn only_what_is_old_and_belongs_to_no_binding_is_an_orphan() {
+        let found = [
+            marked("alive", "u1", 0),
+            marked("alive", "u0", 0),
+            marked("renamed", "u1", 0),
+            marked("gone", "u2", 9_970),
+            marked("young", "u3", 9_971),
+            marked("of-the-future", "u4", 10_050),
+        ];
+        let lives = |m: &Marked| m.binding.as_str() == "alive" && m.binding_uid == "u1";
+        let orphans = judge(&found, knowledge(Some(0), None), lives, times()).unwrap();
+        assert_eq!(orphans, [&found[1], &found[2], &found[3]]);
+        let ageless = [Marked { youngest: Timestamp::MAX, ..marked("x", "u", 0) }];
+        assert_eq!(all_gone(&ageless, knowledge(Some(0), None)), Ok(vec![]));
+    }
+
+    #[test]
+    fn nothing_is_concluded_from_a_list_that_is_not_whole_fresh_or_newly_empty() {
+        let found = [marked("gone", "u", 0)];
+        for (whole, empty, expected) in [
+            (None, None, Err(Refusal::NotListed)),
+            (None, Some(0), Err(Refusal::NotListed)),
+            (Some(9_971), None, Err(Refusal::JustListed)),
+            (Some(9_970), None, Ok(vec!["gone"])),
+            (Some(0), Some(9_401), Err(Refusal::KnowsNothing)),
+            (Some(9_401), Some(0), Err(Refusal::KnowsNothing)),
+            (Some(0), Some(9_400), Ok(vec!["gone"])),
+        ] {
+            assert_eq!(all_gone(&found, knowledge(whole, empty)), expected, "{whole:?} {empty:?}");
+        }
+        assert_eq!(all_gone(&[], knowledge(Some(0), Some(9_999))), Ok(vec![]), "nothing is no orphan");
+    }
+
+    #[test]
+    fn more_orphans_than_ten_and_a_fifth_stop_the_round() {
+        for (orphans, alive, stops) in [
+            (10_usize, 0_usize, false),
+            (11, 0, true),
+            (11, 43, true),
+            (11, 44, false),
+            (20, 80, false),
+            (21, 80, true),
+        ] {
+            let found: Vec<_> =
+                (0..orphans + alive).map(|i| marked(&format!("b{i}"), &i.to_string(), 0)).collect();
+            let lives = |m: &Marked| m.binding_uid.parse::<usize>().unwrap() >= orphans;
+            let judged = judge(&found, knowledge(Some(0), None), lives, times());
+            let expected =
+                if stops { Err(Refusal::TooMany { orphans, found: orphans + alive }) } else { Ok(orphans) };
+            assert_eq!(judged.map(|o| o.len()), expected, "{orphans} of {}", orphans + alive);
+        }
+    }
+
+    /// Whatever is found and known, nothing alive or young goes, and nothing at all goes while the
+    /// list is not to be trusted.
+    #[test]
+    fn no_mixture_costs_what_lives() {
+        let options = [
+            marked("a", "live", 0),
+            marked("b", "live", 9_990),
+            marked("c", "dead", 0),
+            marked("d", "dead", 9_990),
+        ];
+        for mask in 0..16_usize {
+            let found: Vec<_> =
+                (0..4_usize).filter(|i| mask & (1 << i) != 0).map(|i| options[i].clone()).collect();
+            for whole in [None, Some(9_990), Some(0)] {
+                for empty in [None, Some(9_990), Some(0)] {
+                    let judged = judge(&found, knowledge(whole, empty), |m| m.binding_uid == "live", times());
+                    let orphans = judged.unwrap_or_default();
+                    let trusted = whole == Some(0) && empty != Some(9_990);
+                    let expected: Vec<_> =
+                        found.iter().filter(|m| trusted && m.binding.as_str() == "c").collect();
+                    assert_eq!(orphans, expected, "{mask:b} {whole:?} {empty:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn all_clusters_together_lose_no_more_than_one_could_in_an_interval() {
+        let mut fuse = Fuse::default();
+        let later = |seconds: i64| Times { now: times().now + SignedDuration::from_secs(seconds), ..times() };
+        assert_eq!(fuse.allow(6, 0, later(0)), 6);
+        assert_eq!(fuse.allow(6, 0, later(1)), 4);
+        assert_eq!(fuse.allow(1, 0, later(599)), 0);
+        assert_eq!(fuse.allow(1, 0, later(600)), 1, "a new interval");
+        assert_eq!(fuse.allow(30, 100, later(601)), 19, "a fifth of a hundred");
+    }
+}

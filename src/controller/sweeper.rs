@@ -1,0 +1,201 @@
+//! Sweeps managed clusters: each once in an interval, and at once where one has appeared.
+//! Lists what carries our marks and removes what belongs to no binding any more.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::context::Context;
+use super::plane::PlaneError;
+use super::schedule::Schedule;
+use super::sweep::{self, Fuse, Refusal, Times};
+use crate::instances::state::KubeconfigRef;
+use crate::managed::access::Bound;
+use crate::managed::inventory::{Marked, inventory};
+use crate::managed::{Cluster, Failure, Owner};
+
+/// Most sweeps under way at once.
+const AT_ONCE: usize = 4;
+/// Shortest time between the beginnings of two.
+const PACE: Duration = Duration::from_millis(50);
+/// Longest sweep: its calls have deadlines of their own, but there may be many.
+const LONGEST: Duration = Duration::from_mins(1);
+
+/// Instances that may have changed since the sweeper looked.
+#[derive(Default)]
+pub struct Changes {
+    instances: Mutex<HashSet<String>>,
+    wake: Notify,
+}
+
+impl Changes {
+    /// Takes note of one; never waits.
+    pub fn tell(&self, instance: &str) {
+        self.instances.lock().insert(instance.to_owned());
+        self.wake.notify_one();
+    }
+}
+
+/// Why a sweep did not do its work.
+#[derive(Debug, thiserror::Error)]
+enum Stopped {
+    #[error("the managed cluster failed: {0}")]
+    Cluster(#[from] Failure),
+    #[error(transparent)]
+    Plane(#[from] PlaneError),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+/// Sweeps for ever. Instances and bindings must be known when it begins.
+pub async fn run(ctx: Arc<Context>, changes: &Changes) {
+    let interval = SignedDuration::try_from(ctx.settings.sweep_interval).unwrap_or(SignedDuration::MAX);
+    let mut schedule = Schedule::new(interval);
+    for instance in ctx.instances.all() {
+        schedule.place(&instance, cluster_of(&ctx, &instance), Timestamp::now());
+    }
+    let fuse = Arc::new(Mutex::new(Fuse::default()));
+    let mut pace = tokio::time::interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sweeps = JoinSet::new();
+    loop {
+        for instance in std::mem::take(&mut *changes.instances.lock()) {
+            schedule.changed(&instance, cluster_of(&ctx, &instance), Timestamp::now());
+        }
+        while sweeps.len() < AT_ONCE {
+            let Some(instance) = schedule.take(Timestamp::now()) else { break };
+            pace.tick().await;
+            let sweep =
+                AbortOnDropHandle::new(tokio::spawn(sweep(ctx.clone(), fuse.clone(), instance.clone())));
+            // A panic ends that one sweep alone.
+            sweeps.spawn(async move { (instance, sweep.await.unwrap_or_default()) });
+        }
+        let next = if sweeps.len() < AT_ONCE { schedule.next() } else { None };
+        tokio::select! {
+            () = changes.wake.notified() => {}
+            Some(done) = sweeps.join_next() => if let Ok((instance, again)) = done {
+                schedule.done(&instance, again);
+            },
+            () = until(next) => {}
+        }
+    }
+}
+
+async fn until(next: Option<Timestamp>) {
+    let Some(next) = next else { return std::future::pending().await };
+    tokio::time::sleep(next.duration_since(Timestamp::now()).try_into().unwrap_or_default()).await;
+}
+
+/// Which cluster an instance has, if it can be reached.
+fn cluster_of(ctx: &Context, instance: &str) -> Option<String> {
+    ctx.instances.state(instance).reachable().map(|(target, _)| target.runtime_id.clone())
+}
+
+/// One sweep, counted and said; returns when to look again sooner than in an interval.
+async fn sweep(ctx: Arc<Context>, fuse: Arc<Mutex<Fuse>>, instance: String) -> Option<Timestamp> {
+    let state = ctx.instances.state(&instance);
+    let (_, kubeconfig) = state.reachable()?;
+    let swept = async {
+        let swept = sweep_once(&ctx, &fuse, kubeconfig).await;
+        match swept {
+            Err(Stopped::Cluster(failure)) => {
+                if ctx.note::<()>(&instance, kubeconfig, &Err(failure.clone())).await {
+                    return sweep_once(&ctx, &fuse, kubeconfig).await;
+                }
+                Err(failure.into())
+            }
+            swept => swept,
+        }
+    };
+    let swept = tokio::time::timeout(LONGEST, swept).await.unwrap_or(Err(Failure::TimedOut.into()));
+    let result = match &swept {
+        Ok(0) => "clean",
+        Ok(_) => "removed",
+        Err(Stopped::Refused(_)) => "refused",
+        Err(Stopped::Cluster(_) | Stopped::Plane(_)) => "failed",
+    };
+    ctx.metrics.swept(result);
+    match swept {
+        Ok(0) => tracing::debug!(instance_id = instance, "swept; nothing is left over"),
+        Ok(removed) => tracing::info!(
+            instance_id = instance,
+            removed,
+            "swept: removed what bindings that no longer exist had left"
+        ),
+        Err(Stopped::Refused(why @ Refusal::TooMany { .. })) => {
+            ctx.metrics.breaker_tripped();
+            tracing::error!(instance_id = instance, "sweep stopped: {why}");
+        }
+        Err(Stopped::Refused(why)) => {
+            tracing::info!(instance_id = instance, "not swept: {why}");
+            let soon = matches!(why, Refusal::NotListed | Refusal::JustListed | Refusal::Behind);
+            return soon.then(|| Timestamp::now().checked_add(ctx.settings.young).ok()).flatten();
+        }
+        Err(error) => tracing::info!(instance_id = instance, "not swept: {error}"),
+    }
+    None
+}
+
+/// How many bindings' leftovers were removed.
+async fn sweep_once(ctx: &Context, fuse: &Mutex<Fuse>, kubeconfig: &KubeconfigRef) -> Result<usize, Stopped> {
+    let cluster = ctx.clients.get(kubeconfig).await?;
+    let namespace = &ctx.settings.managed_namespace;
+    let found = inventory(&cluster.wire, &ctx.control_plane, namespace).await?;
+    let orphans = orphans(ctx, &found)?;
+    for orphan in &orphans {
+        // The last word is the control plane's own: a watch can be behind.
+        let now = ctx.plane.binding(orphan.binding.as_str()).await?;
+        if now.is_some_and(|now| now.metadata.uid.as_ref() == Some(&orphan.binding_uid)) {
+            return Err(Refusal::Behind.into());
+        }
+    }
+    let (wished, bindings) = (orphans.len(), ctx.ledger.lock().knowledge().bindings);
+    let allowed = fuse.lock().allow(wished, bindings, times(ctx));
+    for orphan in orphans.iter().take(allowed) {
+        remove(ctx, &cluster, orphan).await?;
+        ctx.metrics.orphans_removed(1);
+    }
+    if allowed < wished {
+        ctx.metrics.breaker_tripped();
+        tracing::error!(
+            left = wished - allowed,
+            "a sweep stopped: too much was removed from all clusters in this interval; the rest is left to the next"
+        );
+    }
+    Ok(allowed)
+}
+
+/// What is an orphan's, judged by what is known after the cluster was asked.
+fn orphans<'a>(ctx: &Context, found: &'a [Marked]) -> Result<Vec<&'a Marked>, Refusal> {
+    let ledger = ctx.ledger.lock();
+    let lives = |marked: &Marked| {
+        ledger.entry(&marked.binding_uid).is_some_and(|entry| entry.name == marked.binding.as_str())
+    };
+    sweep::judge(found, ledger.knowledge(), lives, times(ctx))
+}
+
+fn times(ctx: &Context) -> Times {
+    let signed = |duration: Duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
+    Times {
+        young: signed(ctx.settings.young),
+        interval: signed(ctx.settings.sweep_interval),
+        now: Timestamp::now(),
+    }
+}
+
+async fn remove(ctx: &Context, cluster: &Cluster, orphan: &Marked) -> Result<(), Failure> {
+    let owner = Owner {
+        binding: orphan.binding.clone(),
+        uid: orphan.binding_uid.clone(),
+        control_plane: ctx.control_plane.clone(),
+    };
+    tracing::info!(binding_id = %orphan.binding, "removing what a binding that no longer exists has left");
+    Bound::new(cluster, &owner, &ctx.settings.managed_namespace).revoke(&orphan.uids).await
+}
