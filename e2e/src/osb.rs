@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
+
+use crate::eventually;
 
 /// Talks to one broker.
 #[derive(Clone)]
@@ -66,6 +68,19 @@ impl Osb {
             body["parameters"] = json!({"expiration_seconds": seconds});
         }
         send(self.http.put(self.url(instance, binding)).json(&body)).await
+    }
+
+    /// PUT, repeated as a platform does while the answer is that it takes longer (503).
+    ///
+    /// # Errors
+    /// As [`Self::bind`], and when it takes longer than a minute.
+    pub async fn bound(&self, instance: &str, binding: &str) -> Result<Answer> {
+        let what = format!("{binding} to be bound");
+        let answer = eventually(&what, Duration::from_mins(1), async || {
+            let answer = self.bind(instance, binding, None).await?;
+            if answer.status == 503 { Err(anyhow!(answer.description().to_owned())) } else { Ok(answer) }
+        });
+        Ok(answer.await?)
     }
 
     /// GET.

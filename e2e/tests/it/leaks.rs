@@ -18,7 +18,7 @@ async fn no_token_is_printed_anywhere() {
     let admin = world().await.managed.admin_kubeconfig();
     let operator = stage.operator(program(), &["--create-timeout", "1s"]).await.unwrap();
     let osb = operator.osb();
-    let made = osb.bind(&instance, "leaks-1", None).await.unwrap();
+    let made = osb.bound(&instance, "leaks-1").await.unwrap();
     let kubeconfig = made.kubeconfig().unwrap().to_owned();
     prove(&kubeconfig).await.unwrap();
     osb.fetch(&instance, "leaks-1").await.unwrap();

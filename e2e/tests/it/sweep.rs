@@ -18,7 +18,7 @@ async fn a_binding_deleted_past_our_finalizer_is_revoked_at_once() {
     let (stage, instance) = stage("forced").await;
     let managed = &world().await.managed;
     let operator = stage.operator(program(), &[]).await.unwrap();
-    let made = operator.osb().bind(&instance, "forced-1", None).await.unwrap();
+    let made = operator.osb().bound(&instance, "forced-1").await.unwrap();
     let kubeconfig = made.kubeconfig().unwrap();
     // Paused, it can't put the finalizer on again before the object is gone.
     operator.pause().await.unwrap();
@@ -38,7 +38,7 @@ async fn a_binding_deleted_past_our_finalizer_is_revoked_at_once() {
     stage.gone("forced-1", SOON).await.unwrap();
 
     // The usual end is none of these.
-    assert_eq!(operator.osb().bind(&instance, "forced-2", None).await.unwrap().status, 201);
+    assert_eq!(operator.osb().bound(&instance, "forced-2").await.unwrap().status, 201);
     assert_eq!(operator.osb().unbind(&instance, "forced-2").await.unwrap().status, 200);
     let (_, metrics) = operator.admin("/metrics").await.unwrap();
     assert!(metrics.contains("kyma_bindings_orphans_removed_total 1"), "{metrics}");
@@ -74,7 +74,7 @@ async fn plant(managed: &Cluster, name: &str, id: &str, namespace: &str) {
 
 /// An operator that sweeps every second and takes what is older than 16 s for settled.
 async fn sweeping(stage: &Stage<'_>) -> Operator {
-    stage.operator(program(), &["--create-timeout", "1s", "--sweep-interval", "1s"]).await.unwrap()
+    stage.operator(program(), &["--create-timeout", "3s", "--sweep-interval", "1s"]).await.unwrap()
 }
 
 /// How many sweeps have ended as they should.
@@ -105,7 +105,7 @@ async fn orphans_are_removed_and_nothing_else_is() {
     let namespaces: Api<Namespace> = Api::all(stage.control().client());
     let id = namespaces.get("kube-system").await.unwrap().metadata.uid.unwrap();
     let operator = sweeping(&stage).await;
-    let alive = operator.osb().bind(&instance, "orphans-alive", None).await.unwrap();
+    let alive = operator.osb().bound(&instance, "orphans-alive").await.unwrap();
 
     let began = Timestamp::now();
     plant(managed, "kyma-binding-orphans-1", &id, &stage.namespace).await;
