@@ -46,8 +46,8 @@ impl Marked {
 struct Page {
     #[serde(default)]
     metadata: ListMeta,
-    #[serde(default)]
-    items: Vec<Item>,
+    /// Of an empty list, `null`.
+    items: Option<Vec<Item>>,
 }
 
 #[derive(Deserialize)]
@@ -96,7 +96,7 @@ async fn list(
             return Err(answer.failure());
         }
         let Page { metadata, items } = answer.parse()?;
-        found.extend(items.into_iter().map(|item| item.metadata));
+        found.extend(items.into_iter().flatten().map(|item| item.metadata));
         match metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
             None => return Ok(found),
@@ -172,6 +172,13 @@ mod tests {
         assert_eq!(found[0].youngest, Timestamp::from_second(3).unwrap());
         assert!(!found[1].is_whole());
         assert_eq!(found[1].youngest, Timestamp::MAX, "what has no age is young");
+    }
+
+    #[test]
+    fn an_empty_list_says_null() {
+        let page: Page =
+            serde_json::from_str(r#"{"metadata": {"resourceVersion": "1"}, "items": null}"#).unwrap();
+        assert!(page.items.is_none());
     }
 
     #[test]
