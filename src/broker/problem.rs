@@ -109,7 +109,8 @@ pub fn refusal(reason: Reason) -> Option<StatusCode> {
         | Reason::ExpirationRefused
         | Reason::LimitReached => Some(StatusCode::BAD_REQUEST),
         Reason::PlanNotBindable => Some(StatusCode::UNPROCESSABLE_ENTITY),
-        Reason::ForeignObject => Some(StatusCode::CONFLICT),
+        // The id is taken until its end by a binding that can never be what is asked for.
+        Reason::ForeignObject | Reason::AccessLost => Some(StatusCode::CONFLICT),
         Reason::InstanceAmbiguous | Reason::KubeconfigRefused => Some(StatusCode::SERVICE_UNAVAILABLE),
         Reason::Pending
         | Reason::Accepted
@@ -192,6 +193,7 @@ mod tests {
             (StatusCode::UNPROCESSABLE_ENTITY, Some("BindingNotSupported"), None)
         );
         assert_eq!(refused(Reason::ForeignObject).0, 409);
+        assert_eq!(refused(Reason::AccessLost).0, 409);
         assert_eq!(refused(Reason::InstanceAmbiguous), (StatusCode::SERVICE_UNAVAILABLE, None, Some(10)));
         assert_eq!(Problem::Concurrency.answer().1, Some("ConcurrencyError"));
         assert_eq!(Problem::Version.answer().0, 412);

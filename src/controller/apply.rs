@@ -12,10 +12,11 @@ use super::decide::is_issued;
 use super::ledger::Stray;
 use super::plane::PlaneError;
 use super::status::{Issue, Pin};
-use crate::api::binding::KymaBinding;
+use crate::api::binding::{KymaBinding, MIN_EXPIRATION_SECONDS};
 use crate::api::credentials;
 use crate::instances::state::{KubeconfigRef, Target};
 use crate::managed::access::Bound;
+use crate::managed::repair::Repair;
 use crate::managed::{Failure, Grant, Owner, Uids};
 use crate::secret::SecretString;
 
@@ -43,7 +44,40 @@ pub enum Revoked {
     ClusterReplaced,
 }
 
-/// Makes `ServiceAccount`, RBAC, token and Secret, unless `ends` has come meanwhile.
+/// For how long a kubeconfig is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// Lifetime to ask the managed cluster for.
+    seconds: i64,
+    /// When nothing is issued any more.
+    ends: Option<Timestamp>,
+    /// Whether it takes the place of one that was issued, and ends when that would have ended.
+    again: bool,
+}
+
+impl Terms {
+    /// Of a binding that has none yet, whose own time ends then.
+    #[must_use]
+    pub fn first(binding: &KymaBinding, ends: Option<Timestamp>) -> Self {
+        Self { seconds: binding.spec.expiration_seconds, ends, again: false }
+    }
+
+    /// Of a binding whose Secret is gone, for the time that is left. An API server grants no token
+    /// of less than 10 minutes; one that lives longer than its binding has no rights any more,
+    /// since the role binding goes with the binding. A moment is added for what rounding takes.
+    #[must_use]
+    pub fn again(ends: Option<Timestamp>, now: Timestamp) -> Self {
+        let left = ends.map_or(0, |ends| ends.duration_since(now).as_secs() + 2);
+        Self { seconds: left.max(MIN_EXPIRATION_SECONDS), ends, again: true }
+    }
+
+    /// What the kubeconfig and its Secret say, and the status with them.
+    fn expiry(&self, granted: Timestamp) -> Timestamp {
+        self.ends.filter(|_| self.again).map_or(granted, |ends| ends.min(granted))
+    }
+}
+
+/// Makes `ServiceAccount`, RBAC, token and Secret, unless the terms' end has come meanwhile.
 ///
 /// # Errors
 /// When the control plane fails.
@@ -52,14 +86,22 @@ pub async fn make(
     binding: &KymaBinding,
     owner: &Owner,
     target: &Target,
-    ends: Option<Timestamp>,
+    terms: Terms,
 ) -> Result<Made, PlaneError> {
+    if terms.again {
+        // The watch may only be behind.
+        match ctx.plane.find_secret(&owner.binding.object_name()).await? {
+            None => {}
+            Some(found) if credentials::is_ours(&found, &owner.uid) => return Ok(Made::Overtaken),
+            Some(_) => return Ok(Made::ForeignSecret),
+        }
+    }
     let Some(kubeconfig) = &target.kubeconfig else { return Ok(Made::Failed(Failure::NoKubeconfig, None)) };
     ctx.plane.check_leading("make a binding")?;
     let mut pin = None;
-    let mut granted = grant(ctx, binding, owner, target, kubeconfig, &mut pin).await;
+    let mut granted = grant(ctx, binding, owner, target, kubeconfig, terms, &mut pin).await;
     if ctx.note(&binding.spec.instance_id, kubeconfig, &granted).await {
-        granted = grant(ctx, binding, owner, target, kubeconfig, &mut pin).await;
+        granted = grant(ctx, binding, owner, target, kubeconfig, terms, &mut pin).await;
         ctx.note(&binding.spec.instance_id, kubeconfig, &granted).await;
     }
     let (Granted { text, expires_at }, pin) = match (granted, pin) {
@@ -79,11 +121,11 @@ pub async fn make(
     }
     let now = Timestamp::now();
     // Past its own time nothing is issued any more: its seat may be somebody else's.
-    if ends.is_some_and(|ends| ends <= now) {
+    if terms.ends.is_some_and(|ends| ends <= now) {
         return Ok(Made::Overtaken);
     }
     let secret = credentials::secret(binding, &owner.binding, owner.labels(), &text, now, expires_at);
-    match store(ctx, binding, owner, &secret).await? {
+    match store(ctx, binding, owner, &secret, terms).await? {
         Stored::Yes => Ok(Made::Issued(Issue { expires_at, pin, secret: owner.binding.object_name() })),
         Stored::Overtaken => Ok(Made::Overtaken),
         Stored::Foreign => Ok(Made::ForeignSecret),
@@ -103,6 +145,7 @@ async fn grant(
     owner: &Owner,
     target: &Target,
     kubeconfig: &KubeconfigRef,
+    terms: Terms,
     pin: &mut Option<Pin>,
 ) -> Result<Option<Granted>, Failure> {
     let cluster = ctx.clients.get(kubeconfig).await?;
@@ -113,8 +156,8 @@ async fn grant(
     // From here on there may be something in the managed cluster.
     ctx.ledger.lock().update(&owner.uid, |entry| entry.touched = true);
     let bound = Bound::new(&cluster, owner, &ctx.settings.managed_namespace);
-    let Grant { token, expires_at, uids } =
-        bound.grant(binding.spec.expiration_seconds, Timestamp::now()).await?;
+    let Grant { token, expires_at, uids } = bound.grant(terms.seconds, Timestamp::now()).await?;
+    let expires_at = terms.expiry(expires_at);
     ctx.ledger.lock().update(&owner.uid, |entry| entry.uids = uids);
     let text = cluster.access.kubeconfig(&target.cluster_name, &token, expires_at)?;
     Ok(Some(Granted { text, expires_at }))
@@ -133,13 +176,16 @@ async fn store(
     binding: &KymaBinding,
     owner: &Owner,
     secret: &Secret,
+    terms: Terms,
 ) -> Result<Stored, PlaneError> {
     match ctx.plane.create_secret(secret).await {
         Err(PlaneError::Exists(_)) => {}
         done => return done.map(|()| Stored::Yes),
     }
     let now = ctx.plane.binding(&binding.name_any()).await?;
-    if now.is_none_or(|now| now.uid() != binding.uid() || now.is_deleting() || is_issued(&now)) {
+    // One that was there when another was to take its place is the one that was missed.
+    if terms.again || now.is_none_or(|now| now.uid() != binding.uid() || now.is_deleting() || is_issued(&now))
+    {
         return Ok(Stored::Overtaken);
     }
     let name = owner.binding.object_name();
@@ -150,6 +196,33 @@ async fn store(
         ctx.plane.delete_secret(&name, &found.uid.unwrap_or_default()).await?;
     }
     ctx.plane.create_secret(secret).await.map(|()| Stored::Yes)
+}
+
+/// Looks at the access of a binding that was issued, and repairs what can be. `None` when the
+/// cluster is another one than the binding is pinned to.
+///
+/// # Errors
+/// When the managed cluster fails.
+pub async fn repair(
+    ctx: &Context,
+    binding: &KymaBinding,
+    owner: &Owner,
+    kubeconfig: &KubeconfigRef,
+) -> Result<Option<Repair>, Failure> {
+    let uids = ctx.ledger.lock().entry(&owner.uid).map(|entry| entry.uids.clone()).unwrap_or_default();
+    let once = async || {
+        let cluster = ctx.clients.get(kubeconfig).await?;
+        if pin(binding).is_some_and(|pin| pin != cluster.id) {
+            return Ok(None);
+        }
+        Bound::new(&cluster, owner, &ctx.settings.managed_namespace).repair(&uids).await.map(Some)
+    };
+    let mut repaired = once().await;
+    if ctx.note(&binding.spec.instance_id, kubeconfig, &repaired).await {
+        repaired = once().await;
+        ctx.note(&binding.spec.instance_id, kubeconfig, &repaired).await;
+    }
+    repaired
 }
 
 /// Removes the binding's objects from the managed cluster and sees them gone.
@@ -238,4 +311,21 @@ pub async fn delete_secret(ctx: &Context, owner: &Owner) -> Result<(), PlaneErro
 /// The cluster that a binding is pinned to.
 fn pin(binding: &KymaBinding) -> Option<&str> {
     binding.status.as_ref()?.cluster_id.as_deref()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_again_ends_when_the_first_would_have_ended() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let short = Terms::again(Some(at(1100)), at(1000));
+        assert_eq!(short.seconds, 600, "the shortest that is granted");
+        assert_eq!(short.expiry(at(1600)), at(1100));
+        let long = Terms::again(Some(at(4000)), at(1000));
+        assert_eq!(long.seconds, 3002);
+        assert_eq!(long.expiry(at(4001)), at(4000));
+        assert_eq!(long.expiry(at(3900)), at(3900), "a cluster may grant less");
+    }
 }

@@ -7,6 +7,7 @@ use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::Store;
 use kube::{Resource as _, ResourceExt as _};
 use parking_lot::Mutex;
+use tokio::sync::mpsc;
 
 use super::decide::BindablePlans;
 use super::health::Health;
@@ -67,6 +68,8 @@ pub struct Context {
     pub health: Health,
     /// Events for people.
     pub recorder: Recorder,
+    /// Names of bindings to look at though their objects haven't changed.
+    pub look: mpsc::Sender<String>,
     /// Counters.
     pub metrics: Arc<Metrics>,
 }
@@ -109,6 +112,11 @@ impl Context {
     /// Tells people what went wrong with a binding. An Event that can't be written fails nothing.
     pub async fn warn(&self, binding: &KymaBinding, reason: &str, action: &str, note: String) {
         self.publish(EventType::Warning, binding, reason, action, note).await;
+    }
+
+    /// Tells people that something was put right.
+    pub async fn inform(&self, binding: &KymaBinding, reason: &str, action: &str, note: String) {
+        self.publish(EventType::Normal, binding, reason, action, note).await;
     }
 
     /// Tells whoever applied a binding how it went. A request over HTTP has its answer instead, so

@@ -34,6 +34,8 @@ pub struct Facts<'a> {
     pub instance: &'a State,
     /// When its Secret was created, if there is one.
     pub secret_created: Option<Timestamp>,
+    /// Whether a sweep missed something of its access.
+    pub doubted: bool,
     /// Whether something of it may exist outside the object.
     pub touched: bool,
     /// Since when nothing describes the instance; means something only while that is so.
@@ -87,6 +89,10 @@ pub enum Step {
     Reject(Reason, String),
     /// Instance and plan allow it: take a seat and make it.
     Make(Target),
+    /// It was made, but its access may not be as it was made: repair it or say what is lost.
+    Repair(Target),
+    /// It was made, but its Secret is gone: make another for the time that is left.
+    Renew(Target),
     /// It was made: keep its status true.
     Keep,
 }
@@ -103,11 +109,11 @@ pub fn decide(facts: &Facts) -> Step {
     if end.is_some_and(|end| end <= now) {
         return Step::Delete(Reason::Expired);
     }
-    if is_issued(binding) {
-        return after_issue(facts);
-    }
     if binding.is(Kind::Stalled) {
         return Step::Rest(end);
+    }
+    if is_issued(binding) {
+        return after_issue(facts);
     }
     let (shortest, longest) = facts.lifetimes;
     if !(shortest..=longest).contains(&binding.spec.expiration_seconds) {
@@ -154,6 +160,8 @@ fn after_issue(facts: &Facts) -> Step {
         // A manifest that was replaced took it off: without it, nothing would be removed in the end.
         _ if !has_finalizer(facts.binding) => Step::AddFinalizer,
         State::Suspended(_) => hold(Reason::InstanceSuspended, SUSPENDED),
+        State::Ready(target) if facts.doubted => Step::Repair(target.clone()),
+        State::Ready(target) if facts.secret_created.is_none() => Step::Renew(target.clone()),
         // What an instance goes through after it was ready doesn't take a kubeconfig away.
         State::Ready(_) | State::InProgress | State::Failed | State::Ambiguous(..) => Step::Keep,
     }
@@ -189,6 +197,21 @@ pub fn end(facts: &Facts) -> Option<Timestamp> {
 pub fn latest_end(binding: &KymaBinding) -> Option<Timestamp> {
     let asked = SignedDuration::from_secs(binding.spec.expiration_seconds);
     binding.created_at()?.checked_add(asked + asked + GRACE).ok()
+}
+
+/// What a try depends on beside the time: when it changes, a failed try is worth another at once.
+#[must_use]
+pub fn circumstances(binding: &KymaBinding, instance: &State) -> String {
+    let instance = match instance {
+        State::Ready(Target { runtime_id, kubeconfig, .. })
+        | State::Suspended(Target { runtime_id, kubeconfig, .. }) => {
+            let edition = kubeconfig.as_ref().map_or("", |k| &k.resource_version);
+            let suspended = matches!(instance, State::Suspended(_));
+            format!("{suspended}/{runtime_id}/{edition}")
+        }
+        other => format!("{other:?}"),
+    };
+    format!("{}/{}/{instance}", binding.is_deleting(), binding.is_forgotten())
 }
 
 fn removal(facts: &Facts) -> Removal {

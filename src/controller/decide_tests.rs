@@ -57,6 +57,7 @@ fn deleting(mut changes: Value) -> KymaBinding {
 struct World {
     instance: State,
     secret_created: Option<Timestamp>,
+    doubted: bool,
     touched: bool,
     absent_since: Timestamp,
     bindable: BindablePlans,
@@ -68,6 +69,7 @@ impl Default for World {
         Self {
             instance: ready(),
             secret_created: Some(at(1001)),
+            doubted: false,
             touched: true,
             absent_since: at(0),
             bindable: BindablePlans::All,
@@ -82,6 +84,7 @@ impl World {
             binding,
             instance: &self.instance,
             secret_created: self.secret_created,
+            doubted: self.doubted,
             touched: self.touched,
             absent_since: self.absent_since,
             bindable: &self.bindable,
@@ -161,9 +164,43 @@ fn a_status_never_makes_it_live_longer() {
     world.now = at(1001 + 660);
     assert_eq!(world.decide(&far), Step::Delete(Reason::Expired));
     world.secret_created = None;
+    assert_eq!(world.decide(&far), Step::Renew(target("r")));
+    // Nor does a Secret that was made again.
+    world.secret_created = Some(at(2200));
     assert_eq!(world.decide(&far), Step::Keep);
     world.now = at(1000 + 1260);
     assert_eq!(world.decide(&far), Step::Delete(Reason::Expired));
+}
+
+#[test]
+fn what_is_missing_of_an_issued_binding_is_mended_while_its_cluster_is_there() {
+    let ready = binding(issued(1601));
+    let mut world = World { doubted: true, secret_created: None, ..World::default() };
+    assert_eq!(world.decide(&ready), Step::Repair(target("r")), "a dead account needs no Secret");
+    world.doubted = false;
+    assert_eq!(world.decide(&ready), Step::Renew(target("r")));
+    world.instance = State::Suspended(target("r"));
+    assert!(matches!(world.decide(&ready), Step::Hold(Reason::InstanceSuspended, _)));
+    world.instance = State::InProgress;
+    assert_eq!(world.decide(&ready), Step::Keep);
+    world = World { doubted: true, secret_created: None, ..World::default() };
+    assert_eq!(world.decide(&deleting(issued(1601))), Step::Remove(Removal::Revoke(kubeconfig())));
+    world.now = at(1601);
+    assert_eq!(world.decide(&ready), Step::Delete(Reason::Expired));
+}
+
+#[test]
+fn what_failed_after_it_was_issued_stays_failed() {
+    let mut failed = issued(1601);
+    merge(
+        &mut failed,
+        json!({"status": {"conditions": [{"type": "Stalled", "status": "True", "reason": "AccessLost",
+        "message": "", "lastTransitionTime": at(1000)}]}}),
+    );
+    let mut world = World { doubted: true, secret_created: None, ..World::default() };
+    assert_eq!(world.decide(&binding(failed.clone())), Step::Rest(Some(at(1601))));
+    world.now = at(1601);
+    assert_eq!(world.decide(&binding(failed)), Step::Delete(Reason::Expired));
 }
 
 #[test]

@@ -35,6 +35,8 @@ pub struct Entry {
     written: u64,
     /// Whether we let the object go: its end is no surprise, and nothing of it is left.
     pub released: bool,
+    /// Whether a sweep missed something of its access, which is to be looked at.
+    pub doubted: bool,
     /// UIDs in the managed cluster, where we made them.
     pub uids: Uids,
     /// Failures in a row.
@@ -162,6 +164,7 @@ impl Ledger {
                 touched,
                 written: 0,
                 released: false,
+                doubted: false,
                 uids: Uids::default(),
                 backoff: Backoff::default(),
             };

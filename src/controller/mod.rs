@@ -55,6 +55,8 @@ use plane::Plane;
 use reconcile::Error;
 use secrets::Secrets;
 
+/// Most bindings that wait to be looked at beside those that have changed.
+const MAX_LOOKS: usize = 1024;
 /// Longest wait for the control plane's identity.
 const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -153,8 +155,11 @@ impl BindingController {
         let secret_events = watcher(ours, watcher::Config::default().labels(&label)).default_backoff();
         let secret_events = heard("binding Secrets", secret_events);
         let reporter = Reporter { controller: MANAGED_BY_VALUE.into(), instance: None };
+        let (look, looks) = mpsc::channel(MAX_LOOKS);
+        let lost = look.clone();
         let context = Arc::new(Context {
             control_plane,
+            look,
             plane: Plane::new(client.clone(), &settings.namespace, fence),
             store: store.clone(),
             ledger: ledger.clone(),
@@ -183,6 +188,13 @@ impl BindingController {
         let touched =
             heard("KymaBindings", events).flat_map(move |event| stream::iter(touched(event, &listed)));
         let namespace = context.settings.namespace.clone();
+        let (issued, of_issued) = (context.clone(), namespace.clone());
+        let touched_by_loss = ReceiverStream::new(looks)
+            .map(move |name| ObjectRef::new(&name).within(&of_issued))
+            // What is being removed loses its Secret as it should.
+            .filter(move |binding| {
+                std::future::ready(issued.store.get(binding).is_some_and(|b| is_kept(&b)))
+            });
         let swept = Arc::new(sweeper::Changes::default());
         let to_sweep = swept.clone();
         let touched_by_instance = ReceiverStream::new(changes).flat_map(move |instance| {
@@ -203,7 +215,8 @@ impl BindingController {
         let rounds = async {
             // What doesn't know all instances and Secrets would take them for gone.
             futures::join!(instances.synced(), secrets.synced());
-            let queue = stream::select(touched, touched_by_instance).map(Ok::<_, Infallible>);
+            let queue = stream::select(stream::select(touched, touched_by_instance), touched_by_loss);
+            let queue = queue.map(Ok::<_, Infallible>);
             // No bound on concurrency: a slow cluster must not keep the others waiting. Calls under
             // way are bounded where they are made: to the control plane, and to each cluster.
             applier(
@@ -222,7 +235,7 @@ impl BindingController {
             () = cleaning => {}
             () = sweeping => {}
             () = instances.run(client.clone(), &context.settings.instance_namespace) => {}
-            () = secrets.follow(secret_events) => {}
+            () = secrets.follow(secret_events, &lost) => {}
             () = context.health.watch(&context.clients, &instances, &context.ledger) => {}
         }
         Err(ControllerError::Ended)
@@ -256,6 +269,11 @@ fn touched(event: Event<KymaBinding>, store: &Store<KymaBinding>) -> Vec<ObjectR
         Event::InitDone => store.state().iter().map(|binding| ObjectRef::from_obj(&**binding)).collect(),
         Event::Init | Event::InitApply(_) | Event::Delete(_) => Vec::new(),
     }
+}
+
+/// Whether a binding was issued and shall stay so.
+fn is_kept(binding: &KymaBinding) -> bool {
+    decide::is_issued(binding) && !binding.is_deleting()
 }
 
 async fn identify(client: &Client, namespace: &str) -> Result<ControlPlane, ControllerError> {

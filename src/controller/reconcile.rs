@@ -8,7 +8,7 @@ use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 
-use super::apply::{self, Made, Revoked};
+use super::apply::{self, Made, Revoked, Terms};
 use super::context::{Context, reason};
 use super::decide::{self, Facts, GiveUp, Removal, Step};
 use super::plane::PlaneError;
@@ -18,6 +18,7 @@ use crate::api::conditions::Reason;
 use crate::api::names::NameError;
 use crate::instances::ABSENCE;
 use crate::instances::state::{State, Target};
+use crate::managed::repair::Repair;
 use crate::managed::{Failure, Owner};
 
 /// Why a round ended early. The next one begins where it stopped.
@@ -39,7 +40,7 @@ struct Round<'a> {
     binding: &'a KymaBinding,
     owner: Owner,
     now: Timestamp,
-    /// See [`circumstances`].
+    /// See [`decide::circumstances`].
     with: String,
     /// When the binding's time is up.
     ends: Option<Timestamp>,
@@ -55,21 +56,22 @@ pub async fn reconcile(binding: Arc<KymaBinding>, ctx: Arc<Context>) -> Result<A
     let owner = ctx.owner(&binding)?;
     let now = Timestamp::now();
     let instance = ctx.instances.state(&binding.spec.instance_id);
-    let with = circumstances(&binding, &instance);
-    let touched = {
+    let with = decide::circumstances(&binding, &instance);
+    let (touched, doubted) = {
         let ledger = ctx.ledger.lock();
         // The watch will bring what we wrote, or has just brought the deletion.
         let Some(entry) = ledger.entry(&owner.uid) else { return Ok(Action::await_change()) };
         if ledger.is_echo(&owner.uid, &binding) {
             return Ok(Action::await_change());
         }
-        entry.touched
+        (entry.touched, entry.doubted)
     };
     let absent_since = ctx.instances.absent_since(&binding.spec.instance_id);
     let facts = Facts {
         binding: &binding,
         instance: &instance,
         secret_created: ctx.secrets.get(&owner.binding.object_name(), &owner.uid).and_then(|s| s.created),
+        doubted,
         touched,
         absent_since,
         bindable: &ctx.settings.bindable_plans,
@@ -78,7 +80,7 @@ pub async fn reconcile(binding: Arc<KymaBinding>, ctx: Arc<Context>) -> Result<A
     };
     let step = decide::decide(&facts);
     // A try that has just failed is not made again so soon; the end of the binding waits for none.
-    if matches!(step, Step::Make(_) | Step::Remove(_) | Step::Reject(..))
+    if matches!(step, Step::Make(_) | Step::Remove(_) | Step::Reject(..) | Step::Repair(_) | Step::Renew(_))
         && let Some(wait) =
             ctx.ledger.lock().entry(&owner.uid).and_then(|entry| entry.backoff.remaining(&with, now))
     {
@@ -98,22 +100,10 @@ pub async fn reconcile(binding: Arc<KymaBinding>, ctx: Arc<Context>) -> Result<A
         Step::Hold(why, message) => round.settle(Outcome::Held(why, message)).await,
         Step::Reject(why, message) => round.reject(why, message, &instance).await,
         Step::Make(target) => round.make(&target).await,
+        Step::Repair(target) => round.repair(&target).await,
+        Step::Renew(target) => round.renew(&target).await,
         Step::Keep => round.settle(Outcome::StillIssued).await,
     }
-}
-
-/// What a try depends on beside the time: when it changes, a failed try is worth another at once.
-fn circumstances(binding: &KymaBinding, instance: &State) -> String {
-    let instance = match instance {
-        State::Ready(Target { runtime_id, kubeconfig, .. })
-        | State::Suspended(Target { runtime_id, kubeconfig, .. }) => {
-            let edition = kubeconfig.as_ref().map_or("", |k| &k.resource_version);
-            let suspended = matches!(instance, State::Suspended(_));
-            format!("{suspended}/{runtime_id}/{edition}")
-        }
-        other => format!("{other:?}"),
-    };
-    format!("{}/{}/{instance}", binding.is_deleting(), binding.is_forgotten())
 }
 
 impl Round<'_> {
@@ -140,7 +130,8 @@ impl Round<'_> {
             let message = format!("maximum number of non expired bindings reached: {max}");
             return self.reject(Reason::LimitReached, message, &State::Ready(target.clone())).await;
         }
-        match apply::make(self.ctx, self.binding, &self.owner, target, self.ends).await? {
+        let terms = Terms::first(self.binding, self.ends);
+        match apply::make(self.ctx, self.binding, &self.owner, target, terms).await? {
             Made::Issued(issue) => {
                 let until = issue.expires_at;
                 self.settle(Outcome::Issued(issue)).await?;
@@ -153,10 +144,7 @@ impl Round<'_> {
             }
             Made::Failed(failure, pin) => self.fail(target, &failure, pin).await,
             Made::ForeignSecret => {
-                let name = self.owner.binding.object_name();
-                let message =
-                    format!("Secret {name} exists in the control plane and was not made for this binding");
-                self.fail_for_good(target, message, None).await
+                self.fail_for_good(target, Reason::ForeignObject, self.foreign_secret(), None).await
             }
             Made::ClusterReplaced => self.delete(Reason::ClusterReplaced).await,
             Made::Overtaken => Ok(Action::requeue(Duration::from_secs(1))),
@@ -166,7 +154,7 @@ impl Round<'_> {
     /// A managed cluster failed: what it may hold is removed where that is due, then it is said.
     async fn fail(&self, target: &Target, failure: &Failure, pin: Option<Pin>) -> Result<Action, Error> {
         if matches!(failure, Failure::Foreign { .. }) {
-            return self.fail_for_good(target, failure.to_string(), pin).await;
+            return self.fail_for_good(target, Reason::ForeignObject, failure.to_string(), pin).await;
         }
         if matches!(failure, Failure::Token(_)) {
             // What can't be removed now is removed with the binding.
@@ -178,16 +166,92 @@ impl Round<'_> {
     async fn fail_for_good(
         &self,
         target: &Target,
+        why: Reason,
         message: String,
         pin: Option<Pin>,
     ) -> Result<Action, Error> {
         if !self.revoke(target).await? {
-            return self.retry(Outcome::Failing(Reason::ForeignObject, message, pin)).await;
+            return self.retry(Outcome::Failing(why, message, pin)).await;
+        }
+        if decide::is_issued(self.binding) {
+            // What it holds is good for nothing any more.
+            apply::delete_secret(self.ctx, &self.owner).await?;
         }
         self.ctx.ledger.lock().release(&self.owner.uid);
-        let action = self.settle(Outcome::Failed(Reason::ForeignObject, message.clone())).await?;
-        self.ctx.warn(self.binding, "OwnershipConflict", "Bind", message).await;
+        let action = self.settle(Outcome::Failed(why, message.clone())).await?;
+        let event = if why == Reason::ForeignObject { "OwnershipConflict" } else { why.as_str() };
+        self.ctx.warn(self.binding, event, "Bind", message).await;
         Ok(action)
+    }
+
+    /// The access of an issued binding may not be as it was made.
+    async fn repair(&self, target: &Target) -> Result<Action, Error> {
+        self.ctx.plane.check_leading("repair a binding")?;
+        let repaired = match &target.kubeconfig {
+            Some(kubeconfig) => apply::repair(self.ctx, self.binding, &self.owner, kubeconfig).await,
+            None => Err(Failure::NoKubeconfig),
+        };
+        match repaired {
+            Ok(Some(Repair::Done { restored })) => {
+                self.ctx.ledger.lock().update(&self.owner.uid, |entry| {
+                    entry.doubted = false;
+                    entry.backoff.succeed();
+                });
+                if restored {
+                    let note = "role or role binding was missing or changed in the managed cluster; it was made again";
+                    self.tell_repaired(note).await;
+                }
+                // Where the Secret is missing, too, it is its turn; else the status is set right.
+                Ok(Action::requeue(Duration::ZERO))
+            }
+            Ok(Some(Repair::AccountLost)) => {
+                let message = "the ServiceAccount was deleted in the managed cluster, and the kubeconfig's token with it: \
+                               delete this binding and create another";
+                self.fail_for_good(target, Reason::AccessLost, message.to_owned(), None).await
+            }
+            Ok(None) => self.delete(Reason::ClusterReplaced).await,
+            Err(failure @ Failure::Foreign { .. }) => {
+                self.fail_for_good(target, Reason::ForeignObject, failure.to_string(), None).await
+            }
+            Err(failure) => self.retry(Outcome::Held(reason(&failure), failure.to_string())).await,
+        }
+    }
+
+    /// The Secret of an issued binding is gone.
+    async fn renew(&self, target: &Target) -> Result<Action, Error> {
+        let terms = Terms::again(self.ends, self.now);
+        match apply::make(self.ctx, self.binding, &self.owner, target, terms).await? {
+            Made::Issued(issue) => {
+                let until = issue.expires_at;
+                self.settle(Outcome::Issued(issue)).await?;
+                let note =
+                    "the Secret was missing; it was made again with a fresh token for the time that is left";
+                self.tell_repaired(note).await;
+                Ok(rest(Some(until)))
+            }
+            Made::Failed(failure @ Failure::Foreign { .. }, pin) => {
+                self.fail_for_good(target, Reason::ForeignObject, failure.to_string(), pin).await
+            }
+            Made::Failed(failure, _) => {
+                let message = format!("the Secret is missing and can't be made again yet: {failure}");
+                self.retry(Outcome::Held(reason(&failure), message)).await
+            }
+            Made::ForeignSecret => {
+                self.retry(Outcome::Held(Reason::ForeignObject, self.foreign_secret())).await
+            }
+            Made::ClusterReplaced => self.delete(Reason::ClusterReplaced).await,
+            Made::Overtaken => Ok(Action::requeue(Duration::from_secs(1))),
+        }
+    }
+
+    async fn tell_repaired(&self, note: &str) {
+        tracing::warn!(binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id, "{note}");
+        self.ctx.inform(self.binding, "Repaired", "Repair", note.to_owned()).await;
+    }
+
+    fn foreign_secret(&self) -> String {
+        let name = self.owner.binding.object_name();
+        format!("Secret {name} exists in the control plane and was not made for this binding")
     }
 
     /// Removes what the cluster may hold of the binding; false when it may hold it still.

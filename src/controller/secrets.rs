@@ -9,9 +9,9 @@ use kube::ResourceExt as _;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::Event;
 use parking_lot::RwLock;
-use tokio::sync::SetOnce;
+use tokio::sync::{SetOnce, mpsc};
 
-use crate::api::names::BINDING_UID;
+use crate::api::names::{BINDING_UID, BindingId};
 
 /// What is known of one Secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,16 +56,24 @@ impl Secrets {
         self.synced.wait().await;
     }
 
-    /// Follows the watch for ever.
-    pub async fn follow(&self, events: impl Stream<Item = Event<PartialObjectMeta<Secret>>>) {
+    /// Follows the watch for ever, and tells the names of the bindings that have lost their Secret.
+    pub async fn follow(
+        &self,
+        events: impl Stream<Item = Event<PartialObjectMeta<Secret>>>,
+        lost: &mpsc::Sender<String>,
+    ) {
         pin_mut!(events);
         while let Some(event) = events.next().await {
-            self.take(event);
+            for binding in self.take(event) {
+                // Nobody listens any more only while the process ends.
+                let _ = lost.send(binding).await;
+            }
         }
     }
 
-    fn take(&self, event: Event<PartialObjectMeta<Secret>>) {
+    fn take(&self, event: Event<PartialObjectMeta<Secret>>) -> Vec<String> {
         let mut index = self.index.write();
+        let mut gone = Vec::new();
         match event {
             Event::Init => index.listing.clear(),
             Event::InitApply(secret) => {
@@ -74,15 +82,16 @@ impl Secrets {
             }
             Event::InitDone => {
                 let listing = std::mem::take(&mut index.listing);
-                index.seen.retain(|name, _| listing.contains(name));
+                gone.extend(index.seen.extract_if(|name, _| !listing.contains(name)).map(|(name, _)| name));
                 // Every list after the first finds it set.
                 let _ = self.synced.set(());
             }
             Event::Apply(secret) => index.put(&secret),
             Event::Delete(secret) => {
-                index.seen.remove(&secret.name_any());
+                gone.extend(index.seen.remove_entry(&secret.name_any()).map(|(name, _)| name));
             }
         }
+        gone.iter().filter_map(|name| Some(BindingId::of_object(name)?.as_str().to_owned())).collect()
     }
 }
 

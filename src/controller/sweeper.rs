@@ -1,11 +1,13 @@
 //! Sweeps managed clusters: each once in an interval, and at once where one has appeared.
-//! Lists what carries our marks and removes what belongs to no binding any more.
+//! Lists what carries our marks, removes what belongs to no binding any more, and has bindings
+//! looked after that miss something.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use kube::runtime::reflector::ObjectRef;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -13,9 +15,12 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::context::Context;
+use super::decide::is_issued;
 use super::plane::PlaneError;
 use super::schedule::Schedule;
 use super::sweep::{self, Fuse, Refusal, Times};
+use crate::api::binding::KymaBinding;
+use crate::api::conditions::Kind;
 use crate::instances::state::KubeconfigRef;
 use crate::managed::access::Bound;
 use crate::managed::inventory::{Marked, inventory};
@@ -103,11 +108,11 @@ async fn sweep(ctx: Arc<Context>, fuse: Arc<Mutex<Fuse>>, instance: String) -> O
     let state = ctx.instances.state(&instance);
     let (_, kubeconfig) = state.reachable()?;
     let swept = async {
-        let swept = sweep_once(&ctx, &fuse, kubeconfig).await;
+        let swept = sweep_once(&ctx, &fuse, &instance, kubeconfig).await;
         match swept {
             Err(Stopped::Cluster(failure)) => {
                 if ctx.note::<()>(&instance, kubeconfig, &Err(failure.clone())).await {
-                    return sweep_once(&ctx, &fuse, kubeconfig).await;
+                    return sweep_once(&ctx, &fuse, &instance, kubeconfig).await;
                 }
                 Err(failure.into())
             }
@@ -144,10 +149,18 @@ async fn sweep(ctx: Arc<Context>, fuse: Arc<Mutex<Fuse>>, instance: String) -> O
 }
 
 /// How many bindings' leftovers were removed.
-async fn sweep_once(ctx: &Context, fuse: &Mutex<Fuse>, kubeconfig: &KubeconfigRef) -> Result<usize, Stopped> {
+async fn sweep_once(
+    ctx: &Context,
+    fuse: &Mutex<Fuse>,
+    instance: &str,
+    kubeconfig: &KubeconfigRef,
+) -> Result<usize, Stopped> {
     let cluster = ctx.clients.get(kubeconfig).await?;
+    // Before the cluster is asked: what was issued by then must be in its answer.
+    let issued = issued(ctx, instance, &cluster);
     let namespace = &ctx.settings.managed_namespace;
     let found = inventory(&cluster.wire, &ctx.control_plane, namespace).await?;
+    look_after(ctx, &cluster, &issued, &found).await?;
     let orphans = orphans(ctx, &found)?;
     for orphan in &orphans {
         // The last word is the control plane's own: a watch can be behind.
@@ -170,6 +183,41 @@ async fn sweep_once(ctx: &Context, fuse: &Mutex<Fuse>, kubeconfig: &KubeconfigRe
         );
     }
     Ok(allowed)
+}
+
+/// The bindings of an instance whose kubeconfigs should work in this cluster.
+fn issued(ctx: &Context, instance: &str, cluster: &Cluster) -> Vec<Owner> {
+    let names = ctx.ledger.lock().names_of(instance);
+    let here = |binding: &Arc<KymaBinding>| {
+        let pin = binding.status.as_ref().and_then(|s| s.cluster_id.as_ref());
+        is_issued(binding) && !binding.is_deleting() && !binding.is(Kind::Stalled) && pin == Some(&cluster.id)
+    };
+    let known = names
+        .iter()
+        .filter_map(|name| ctx.store.get(&ObjectRef::new(name).within(&ctx.settings.namespace)).filter(here));
+    known.filter_map(|binding| ctx.owner(&binding).ok()).collect()
+}
+
+/// Has those looked at whose access is not as it was made. What to do about it is decided in the
+/// binding's own round, which looks for itself.
+async fn look_after(
+    ctx: &Context,
+    cluster: &Cluster,
+    issued: &[Owner],
+    found: &[Marked],
+) -> Result<(), Failure> {
+    for owner in issued {
+        let whole = found.iter().any(|marked| {
+            marked.binding == owner.binding && marked.binding_uid == owner.uid && marked.is_whole()
+        });
+        if whole && Bound::new(cluster, owner, &ctx.settings.managed_namespace).is_intact().await? {
+            continue;
+        }
+        ctx.ledger.lock().update(&owner.uid, |entry| entry.doubted = true);
+        // Nobody listens any more only while the process ends.
+        let _ = ctx.look.send(owner.binding.to_string()).await;
+    }
+    Ok(())
 }
 
 /// What is an orphan's, judged by what is known after the cluster was asked.

@@ -68,9 +68,9 @@ struct TokenStatus {
 /// The objects of one binding in one managed cluster.
 pub struct Bound<'a> {
     wire: &'a Wire,
-    owner: &'a Owner,
+    pub(super) owner: &'a Owner,
     namespace: &'a str,
-    name: String,
+    pub(super) name: String,
 }
 
 impl<'a> Bound<'a> {
@@ -147,7 +147,7 @@ impl<'a> Bound<'a> {
     }
 
     /// Creates one object; one that is there and ours is as good. Returns its UID.
-    async fn ensure(&self, kind: Kind) -> Result<Option<String>, Failure> {
+    pub(super) async fn ensure(&self, kind: Kind) -> Result<Option<String>, Failure> {
         let body = encode(&self.manifest(kind))?;
         // A second try is for what vanishes between the look and the leap, or was a leftover.
         for _ in 0..2 {
@@ -209,7 +209,7 @@ impl<'a> Bound<'a> {
     /// Deletes the object with that UID and sees it gone; false when the name now belongs to an
     /// object with another UID. An answer of 200 is not enough: a finalizer put on by the
     /// token's holder would keep the access alive, so it is stripped.
-    async fn delete(&self, kind: Kind, uid: &str) -> Result<bool, Failure> {
+    pub(super) async fn delete(&self, kind: Kind, uid: &str) -> Result<bool, Failure> {
         let params = DeleteParams::background()
             .preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
         let answer = self.send(Request::new(self.path(kind)).delete(&self.name, &params)).await?;
@@ -237,7 +237,7 @@ impl<'a> Bound<'a> {
         }
     }
 
-    async fn find(&self, kind: Kind) -> Result<Option<ObjectMeta>, Failure> {
+    pub(super) async fn find(&self, kind: Kind) -> Result<Option<ObjectMeta>, Failure> {
         let answer = self.send(Request::new(self.path(kind)).get(&self.name, &GetParams::default())).await?;
         match answer.status {
             StatusCode::OK => Ok(Some(answer.parse::<Made>()?.metadata)),
@@ -246,7 +246,7 @@ impl<'a> Bound<'a> {
         }
     }
 
-    async fn send(
+    pub(super) async fn send(
         &self,
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
     ) -> Result<Answer, Failure> {
@@ -254,11 +254,11 @@ impl<'a> Bound<'a> {
         self.wire.call(request.map_err(|_| Failure::Misbehaves(Misbehaviour::Form))?).await
     }
 
-    fn path(&self, kind: Kind) -> String {
+    pub(super) fn path(&self, kind: Kind) -> String {
         kind.path(self.namespace)
     }
 
-    fn manifest(&self, kind: Kind) -> Value {
+    pub(super) fn manifest(&self, kind: Kind) -> Value {
         let metadata = json!({
             "name": self.name,
             "labels": self.owner.labels(),
@@ -284,7 +284,7 @@ impl<'a> Bound<'a> {
         }
     }
 
-    fn foreign(&self, kind: Kind) -> Failure {
+    pub(super) fn foreign(&self, kind: Kind) -> Failure {
         Failure::Foreign { kind: kind.word(), name: self.name.clone() }
     }
 }

@@ -9,6 +9,7 @@ pub mod failure;
 pub mod inventory;
 pub mod kubeconfig;
 pub mod ownership;
+pub mod repair;
 pub mod token;
 pub mod wire;
 

@@ -6,8 +6,9 @@ use e2e::stage::{MANAGED_NAMESPACE, SOON, prove, prove_refused};
 use e2e::{Cluster, Operator, Stage, eventually};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::lifecycle::objects;
@@ -105,7 +106,8 @@ async fn orphans_are_removed_and_nothing_else_is() {
     let namespaces: Api<Namespace> = Api::all(stage.control().client());
     let id = namespaces.get("kube-system").await.unwrap().metadata.uid.unwrap();
     let operator = sweeping(&stage).await;
-    let alive = operator.osb().bound(&instance, "orphans-alive").await.unwrap();
+    stage.apply("orphans-alive", &instance, None).await.unwrap();
+    let alive = stage.ready("orphans-alive").await.unwrap();
 
     let began = Timestamp::now();
     plant(managed, "kyma-binding-orphans-1", &id, &stage.namespace).await;
@@ -135,7 +137,143 @@ async fn orphans_are_removed_and_nothing_else_is() {
         assert_eq!(objects(managed, name).await, 3, "{name}");
     }
     assert!(bindings.get_opt("orphans-copy").await.unwrap().is_some());
-    prove(alive.kubeconfig().unwrap()).await.unwrap();
+    prove(&alive).await.unwrap();
     let (_, metrics) = operator.admin("/metrics").await.unwrap();
     assert!(metrics.contains("kyma_bindings_orphans_removed_total 1"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_deleted_secret_is_made_again_for_the_time_that_is_left() {
+    let (stage, instance) = stage("renewed").await;
+    let operator = stage.operator(program(), &[]).await.unwrap();
+    let osb = operator.osb();
+    let first = osb.bind(&instance, "renewed-1", Some(900)).await.unwrap();
+    let (name, secrets) = ("kyma-binding-renewed-1", stage.secrets());
+    let before = secrets.get(name).await.unwrap();
+    secrets.delete(name, &DeleteParams::default()).await.unwrap();
+    let after = eventually("another Secret", SOON, async || {
+        secrets.get(name).await.map_err(|e| e.to_string()).and_then(|secret| {
+            if secret.metadata.uid == before.metadata.uid {
+                Err("the old one".to_owned())
+            } else {
+                Ok(secret)
+            }
+        })
+    })
+    .await
+    .unwrap();
+    assert_eq!(after.data.unwrap()["expires_at"], before.data.unwrap()["expires_at"]);
+
+    let kubeconfig = stage.ready("renewed-1").await.unwrap();
+    assert_ne!(kubeconfig, first.kubeconfig().unwrap());
+    assert_eq!(prove(&kubeconfig).await.unwrap(), "managed");
+    prove(first.kubeconfig().unwrap()).await.unwrap();
+    let fetched = osb.fetch(&instance, "renewed-1").await.unwrap();
+    assert_eq!((fetched.status, fetched.kubeconfig().unwrap()), (200, kubeconfig.as_str()));
+    assert_eq!(fetched.body["metadata"]["expires_at"], first.body["metadata"]["expires_at"]);
+    let expires_at: Timestamp = first.body["metadata"]["expires_at"].as_str().unwrap().parse().unwrap();
+    assert!(kubeconfig.starts_with(&format!("# This kubeconfig stops working at {expires_at}")));
+
+    assert_eq!(osb.unbind(&instance, "renewed-1").await.unwrap().status, 200);
+    for gone in [kubeconfig.as_str(), first.kubeconfig().unwrap()] {
+        prove_refused(gone).await.unwrap();
+    }
+    stage.gone("renewed-1", SOON).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_secret_deleted_while_nobody_looked_is_made_again() {
+    let (stage, instance) = stage("unseen").await;
+    let operator = stage.operator(program(), &[]).await.unwrap();
+    let first = operator.osb().bind(&instance, "unseen-1", None).await.unwrap();
+    operator.kill().await.unwrap();
+    stage.secrets().delete("kyma-binding-unseen-1", &DeleteParams::default()).await.unwrap();
+    let operator = stage.operator(program(), &[]).await.unwrap();
+    let fetched = eventually("the kubeconfig to be there again", SOON, async || {
+        let answer = operator.osb().fetch(&instance, "unseen-1").await.unwrap();
+        if answer.status == 200 { Ok(answer) } else { Err(answer.description().to_owned()) }
+    })
+    .await
+    .unwrap();
+    prove(fetched.kubeconfig().unwrap()).await.unwrap();
+    // Less is left than the shortest token lives; what is said is the binding's end all the same.
+    assert_eq!(fetched.body["metadata"]["expires_at"], first.body["metadata"]["expires_at"]);
+}
+
+#[tokio::test]
+async fn vanished_or_changed_rights_are_restored_and_a_lost_account_is_said() {
+    let (stage, instance) = stage("repaired").await;
+    let managed = &world().await.managed;
+    let operator = sweeping(&stage).await;
+    let osb = operator.osb();
+    stage.apply("repaired-1", &instance, None).await.unwrap();
+    let kubeconfig = &stage.ready("repaired-1").await.unwrap();
+    let name = "kyma-binding-repaired-1";
+    let bindings: Api<ClusterRoleBinding> = Api::all(managed.client());
+    let roles: Api<ClusterRole> = Api::all(managed.client());
+    let restored = async |what: &str| {
+        eventually(what, SOON, async || prove(kubeconfig).await).await.unwrap();
+    };
+
+    bindings.delete(name, &DeleteParams::default()).await.unwrap();
+    eventually("the role binding to be back", SOON, async || {
+        bindings.get_opt(name).await.unwrap().map(drop).ok_or("not yet")
+    })
+    .await
+    .unwrap();
+    restored("the kubeconfig to work with another role binding").await;
+    roles.delete(name, &DeleteParams::default()).await.unwrap();
+    eventually("the role to be back", SOON, async || {
+        roles.get_opt(name).await.unwrap().map(drop).ok_or("not yet")
+    })
+    .await
+    .unwrap();
+    restored("the kubeconfig to work with another role").await;
+    // Somebody else is let in by our object.
+    let subjects = json!({"subjects": [
+        {"kind": "ServiceAccount", "name": name, "namespace": MANAGED_NAMESPACE},
+        {"kind": "User", "name": "intruder", "apiGroup": "rbac.authorization.k8s.io"},
+    ]});
+    bindings.patch(name, &PatchParams::default(), &Patch::Merge(&subjects)).await.unwrap();
+    eventually("the intruder to be out", SOON, async || {
+        let subjects = bindings.get_opt(name).await.unwrap().and_then(|b| b.subjects).unwrap_or_default();
+        if subjects.len() == 1 { Ok(()) } else { Err(format!("{subjects:?}")) }
+    })
+    .await
+    .unwrap();
+    restored("the kubeconfig to work without the intruder").await;
+    // A narrower role is the owner's business.
+    let narrow = json!({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]});
+    roles.patch(name, &PatchParams::default(), &Patch::Merge(&narrow)).await.unwrap();
+    swept(&operator).await;
+    let left = roles.get(name).await.unwrap().rules.unwrap();
+    assert_eq!((left.len(), left[0].verbs.len()), (1, 1));
+    stage.condition("repaired-1", "Ready", "True", "Issued").await.unwrap();
+
+    let accounts: Api<ServiceAccount> = Api::namespaced(managed.client(), MANAGED_NAMESPACE);
+    accounts.delete(name, &DeleteParams::default()).await.unwrap();
+    let failed = stage.condition("repaired-1", "Stalled", "True", "AccessLost").await.unwrap();
+    assert_eq!(failed.status.unwrap().phase.unwrap().as_str(), "Failed");
+    prove_refused(kubeconfig).await.unwrap();
+    assert_eq!(objects(managed, "repaired-1").await, 0, "the rest is removed");
+    assert!(stage.secrets().get_opt(name).await.unwrap().is_none());
+    assert_eq!(osb.fetch(&instance, "repaired-1").await.unwrap().status, 404);
+    let refused = osb.bind(&instance, "repaired-1", None).await.unwrap();
+    assert_eq!(refused.status, 409);
+    assert!(refused.description().contains("delete this binding"), "{}", refused.description());
+    // It stays what it is.
+    swept(&operator).await;
+    stage.condition("repaired-1", "Stalled", "True", "AccessLost").await.unwrap();
+    for reason in ["Repaired", "AccessLost"] {
+        eventually(reason, SOON, async || {
+            let events: Api<Event> = Api::namespaced(stage.control().client(), &stage.namespace);
+            let events = events.list(&ListParams::default()).await.unwrap();
+            let told = events.items.iter().any(|e| e.reason.as_deref() == Some(reason));
+            if told { Ok(()) } else { Err("no such Event") }
+        })
+        .await
+        .unwrap();
+    }
+    stage.bindings().delete("repaired-1", &DeleteParams::default()).await.unwrap();
+    stage.gone("repaired-1", SOON).await.unwrap();
 }
