@@ -66,10 +66,7 @@ pub fn judge(
     times: Times,
 ) -> Result<Vec<&Marked>, Refusal> {
     let Times { young, interval, now } = times;
-    let whole_since = knowledge.whole_since.ok_or(Refusal::NotListed)?;
-    if now.duration_since(whole_since) < young {
-        return Err(Refusal::JustListed);
-    }
+    let whole_since = settled(knowledge, times)?;
     let old = |marked: &&Marked| now.duration_since(marked.youngest) >= young;
     let orphans: Vec<_> = found.iter().filter(old).filter(|marked| !lives(marked)).collect();
     if orphans.is_empty() {
@@ -83,6 +80,17 @@ pub fn judge(
         return Err(Refusal::TooMany { orphans: orphans.len(), found: found.len() });
     }
     Ok(orphans)
+}
+
+/// Since when the list of bindings is whole, if it has been for long enough; before, no cluster
+/// need be asked.
+///
+/// # Errors
+/// Why no conclusion would be drawn.
+pub fn settled(knowledge: Knowledge, times: Times) -> Result<Timestamp, Refusal> {
+    let whole_since = knowledge.whole_since.ok_or(Refusal::NotListed)?;
+    let settled = times.now.duration_since(whole_since) >= times.young;
+    settled.then_some(whole_since).ok_or(Refusal::JustListed)
 }
 
 /// How many of so many bindings may be orphans.

@@ -155,6 +155,7 @@ async fn sweep_once(
     instance: &str,
     kubeconfig: &KubeconfigRef,
 ) -> Result<usize, Stopped> {
+    sweep::settled(ctx.ledger.lock().knowledge(), times(ctx))?;
     let cluster = ctx.clients.get(kubeconfig).await?;
     // Before the cluster is asked: what was issued by then must be in its answer.
     let issued = issued(ctx, instance, &cluster);
