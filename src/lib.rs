@@ -4,6 +4,7 @@ pub mod api;
 pub mod broker;
 pub mod config;
 pub mod controller;
+mod failpoint;
 pub mod instances;
 pub mod managed;
 pub mod run;

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::problem::Problem;
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::{Kind, Reason};
+use crate::failpoint;
 use crate::telemetry::watch::heard;
 
 /// Longest wait for one answer of the control plane.
@@ -247,7 +248,7 @@ impl Bindings {
     /// # Errors
     /// When the control plane doesn't answer.
     pub async fn read(&self, name: &str) -> Result<Option<View>, Problem> {
-        let found = bounded(self.objects.get_opt(name)).await?;
+        let found = bounded("read the binding", self.objects.get_opt(name)).await?;
         Ok(found.as_ref().map(View::of))
     }
 
@@ -257,7 +258,7 @@ impl Bindings {
     /// # Errors
     /// When the control plane refuses or doesn't answer.
     pub async fn create(&self, binding: &KymaBinding) -> Result<Option<View>, Problem> {
-        let created = bounded(async {
+        let created = bounded("create the binding", async {
             match self.objects.create(&PostParams::default(), binding).await {
                 Ok(created) => Ok(Some(View::of(&created))),
                 Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(None),
@@ -274,7 +275,7 @@ impl Bindings {
     pub async fn delete(&self, name: &str, uid: &str) -> Result<bool, Problem> {
         let params = DeleteParams::background()
             .preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
-        let deleted = bounded(async {
+        let deleted = bounded("delete the binding", async {
             match self.objects.delete(name, &params).await {
                 Ok(_) => Ok(true),
                 Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(false),
@@ -289,12 +290,12 @@ impl Bindings {
     /// # Errors
     /// When the control plane refuses or doesn't answer.
     pub async fn secret(&self, name: &str) -> Result<Option<Secret>, Problem> {
-        bounded(self.secrets.get_opt(name)).await
+        bounded("read the Secret", self.secrets.get_opt(name)).await
     }
 }
 
-async fn bounded<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Problem> {
-    match tokio::time::timeout(DEADLINE, call).await {
+async fn bounded<T>(action: &'static str, call: impl Future<Output = kube::Result<T>>) -> Result<T, Problem> {
+    match tokio::time::timeout(DEADLINE, failpoint::around("broker", action, call)).await {
         Ok(Ok(answer)) => Ok(answer),
         // The server's text may quote what was sent; only its status is said.
         Ok(Err(kube::Error::Api(status))) => {

@@ -17,6 +17,7 @@ use super::secrets::Secrets;
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::Reason;
 use crate::api::names::{BindingId, NameError};
+use crate::failpoint;
 use crate::instances::Instances;
 use crate::instances::state::KubeconfigRef;
 use crate::managed::{Clients, ControlPlane, Failure, Owner};
@@ -143,7 +144,9 @@ impl Context {
             secondary: None,
         };
         let reference = binding.object_ref(&());
-        let published = tokio::time::timeout(EVENT_DEADLINE, self.recorder.publish(&event, &reference)).await;
+        let write =
+            failpoint::around("controller", "write the Event", self.recorder.publish(&event, &reference));
+        let published = tokio::time::timeout(EVENT_DEADLINE, write).await;
         if !matches!(published, Ok(Ok(()))) {
             tracing::warn!(binding_id = binding.name_any(), reason, "an Event could not be written");
         }

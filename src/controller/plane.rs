@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use super::leader::Fence;
 use crate::api::binding::{KymaBinding, KymaBindingStatus};
 use crate::api::names::FINALIZER;
+use crate::failpoint;
 
 /// Longest wait for one answer of the control plane.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -178,7 +179,8 @@ impl Plane {
         let bounded = async {
             // The semaphore is never closed.
             let _permit = self.calls.acquire().await;
-            self.check_leading(action).map(|()| call)?.await.map_err(|error| refused(action, &error))
+            self.check_leading(action)?;
+            failpoint::around("controller", action, call).await.map_err(|error| refused(action, &error))
         };
         tokio::time::timeout(DEADLINE, bounded).await.unwrap_or(Err(PlaneError::NoAnswer(action)))
     }

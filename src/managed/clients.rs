@@ -12,6 +12,7 @@ use moka::future::Cache;
 use super::failure::{Failure, Misbehaviour};
 use super::kubeconfig::{self, Access};
 use super::wire::Wire;
+use crate::failpoint;
 use crate::instances::state::KubeconfigRef;
 
 /// Key of the kubeconfig in its Secret.
@@ -90,7 +91,8 @@ impl Clients {
     }
 
     async fn connect(&self, secret: &str) -> Result<Arc<Cluster>, Failure> {
-        let read = tokio::time::timeout(self.deadlines.call, self.secrets.get_opt(secret));
+        let read = failpoint::around("controller", "read the kubeconfig", self.secrets.get_opt(secret));
+        let read = tokio::time::timeout(self.deadlines.call, read);
         let Ok(Ok(secret)) = read.await else { return Err(Failure::ReadKubeconfig) };
         // A forced renewal empties the key first and fills it again: unreachable for now.
         let data = secret.and_then(|s| s.data?.remove(KUBECONFIG_KEY)).filter(|d| !d.0.is_empty());

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use super::failure::{Failure, Misbehaviour, Unreachable};
+use crate::failpoint;
 
 /// Most of an answer that is read, bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
@@ -44,6 +45,7 @@ impl Wire {
     /// # Errors
     /// When there is no answer in time, none at all, or one that is too large.
     pub async fn call(&self, request: Request<Vec<u8>>) -> Result<Answer, Failure> {
+        let name = failpoint::name_of(&request);
         let exchange = async {
             // Waiting counts: one slow cluster shall not collect callers. Never closed.
             let _place = self.calls.acquire().await;
@@ -63,6 +65,7 @@ impl Wire {
                 .to_vec();
             Ok(Answer { status, body })
         };
+        let exchange = failpoint::around("managed", name, exchange);
         tokio::time::timeout(self.deadline, exchange).await.unwrap_or(Err(Failure::TimedOut))
     }
 }
