@@ -10,6 +10,7 @@ pub mod binaries;
 pub mod cluster;
 mod eventually;
 pub mod fake;
+pub mod invariants;
 mod kubeconfig;
 pub mod operator;
 pub mod osb;

@@ -45,6 +45,44 @@ impl Operator {
         kubeconfig: &Path,
         args: &[&str],
     ) -> Result<Self> {
+        Self::launch_with(dir, program, kubeconfig, args, &[]).await
+    }
+
+    /// The same with variables in its environment.
+    ///
+    /// # Errors
+    /// As [`Self::launch`].
+    pub async fn launch_with(
+        dir: &Arc<WorkDir>,
+        program: &Path,
+        kubeconfig: &Path,
+        args: &[&str],
+        envs: &[(&str, &str)],
+    ) -> Result<Self> {
+        let before = std::fs::read_to_string(dir.path().join("operator.log")).map_or(0, |log| log.len());
+        let process = Self::spawn(dir, program, kubeconfig, args, envs)?;
+        let (listen, admin) = eventually("the operator to start", SOON, async || {
+            if let Some(exit) = process.exit() {
+                return Ok(Err(anyhow!("it ended with {exit}: {}", process.log_tail(5))));
+            }
+            let log = process.log();
+            addresses(log.get(before..).unwrap_or_default()).map(Ok).ok_or_else(|| process.log_tail(5))
+        })
+        .await??;
+        Ok(Self { process, admin: format!("http://{admin}"), listen: format!("http://{listen}") })
+    }
+
+    /// Starts its process and waits for nothing: for one that may end at any moment.
+    ///
+    /// # Errors
+    /// When no process can be started.
+    pub fn spawn(
+        dir: &Arc<WorkDir>,
+        program: &Path,
+        kubeconfig: &Path,
+        args: &[&str],
+        envs: &[(&str, &str)],
+    ) -> Result<ManagedProcess> {
         let mut command = Command::new(program);
         command.arg(AS_OPERATOR).arg("run").arg("--kubeconfig").arg(kubeconfig);
         command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--auth", "none"]);
@@ -58,17 +96,8 @@ impl Operator {
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
             command.env_remove(name).env_remove(name.to_lowercase());
         }
-        let before = std::fs::read_to_string(dir.path().join("operator.log")).map_or(0, |log| log.len());
-        let process = ManagedProcess::spawn("operator", &command, dir)?;
-        let (listen, admin) = eventually("the operator to start", SOON, async || {
-            if let Some(exit) = process.exit() {
-                return Ok(Err(anyhow!("it ended with {exit}: {}", process.log_tail(5))));
-            }
-            let log = process.log();
-            addresses(log.get(before..).unwrap_or_default()).map(Ok).ok_or_else(|| process.log_tail(5))
-        })
-        .await??;
-        Ok(Self { process, admin: format!("http://{admin}"), listen: format!("http://{listen}") })
+        command.envs(envs.iter().copied());
+        Ok(ManagedProcess::spawn("operator", &command, dir)?)
     }
 
     /// Waits until it is ready.
@@ -126,19 +155,6 @@ impl Operator {
         self.process.log_path().to_path_buf()
     }
 
-    /// Sends a signal, such as `STOP`.
-    pub fn signal(&self, name: &str) {
-        self.process.signal(name);
-    }
-
-    /// Waits until it ends by itself.
-    ///
-    /// # Errors
-    /// When it is still there at the deadline.
-    pub async fn ended(&self, deadline: Duration) -> Result<Exit> {
-        Ok(self.process.wait(deadline).await?)
-    }
-
     /// Stops it where it stands until [`Self::resume`]: what happens meanwhile it learns afterwards.
     ///
     /// # Errors
@@ -158,6 +174,14 @@ impl Operator {
     /// Lets it go on.
     pub fn resume(&self) {
         self.process.signal("CONT");
+    }
+
+    /// How it ended by itself.
+    ///
+    /// # Errors
+    /// When it still runs after [`SOON`].
+    pub async fn ended(&self) -> Result<Exit> {
+        Ok(self.process.wait(SOON).await?)
     }
 
     /// SIGKILL: nothing of it gets to clean up.

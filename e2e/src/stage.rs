@@ -156,8 +156,13 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// When it doesn't get ready.
     pub async fn operator(&self, program: &Path, args: &[&str]) -> Result<Operator> {
-        let ours = ["--namespace", &self.namespace, "--instance-namespace", &self.instance_namespace];
-        Operator::start(program, self.control.kubeconfig_path(), &[&ours, args].concat()).await
+        Operator::start(program, self.control.kubeconfig_path(), &[&self.args()[..], args].concat()).await
+    }
+
+    /// What tells an operator that it is for this stage.
+    #[must_use]
+    pub fn args(&self) -> [&str; 4] {
+        ["--namespace", &self.namespace, "--instance-namespace", &self.instance_namespace]
     }
 
     /// The bindings here.

@@ -1,6 +1,6 @@
 //! Several replicas: one reconciles, all serve, and none of it is lost with one of them.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use e2e::stage::{MANAGED_NAMESPACE, SOON, prove, prove_refused};
 use e2e::{Operator, Osb, Stage, eventually};
@@ -134,13 +134,13 @@ async fn a_leader_that_was_frozen_ends_when_it_wakes_and_writes_nothing() {
     let first = leader(&replicas).await;
     let (frozen, other) = (&replicas[first], &replicas[1 - first]);
     let before = holder(&stage).await;
-    frozen.signal("STOP");
+    frozen.pause().await.unwrap();
     let osb = other.osb();
     let made = osb.bind(&instance, "frozen-1", None).await.unwrap();
     assert_eq!(made.status, 201, "{}", made.description());
     assert_ne!(holder(&stage).await, before);
-    frozen.signal("CONT");
-    let exit = frozen.ended(Duration::from_secs(10)).await.unwrap();
+    frozen.resume();
+    let exit = frozen.ended().await.unwrap();
     assert!(!exit.success(), "a process that has lost its lease ends");
     let log = frozen.log();
     assert!(log.contains("the lease"), "{log}");

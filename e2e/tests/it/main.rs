@@ -4,9 +4,11 @@
 
 mod cluster_changes;
 mod control_plane;
+mod crash;
 mod crd;
 mod dead_clusters;
 mod failover;
+mod kills;
 mod leaks;
 mod lifecycle;
 mod limit;
