@@ -12,6 +12,7 @@ mod eventually;
 pub mod fake;
 pub mod invariants;
 mod kubeconfig;
+pub mod load;
 pub mod operator;
 pub mod osb;
 pub mod pki;

@@ -176,6 +176,12 @@ impl Operator {
         self.process.signal("CONT");
     }
 
+    /// Whether it has not ended yet.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        self.process.exit().is_none()
+    }
+
     /// How it ended by itself.
     ///
     /// # Errors

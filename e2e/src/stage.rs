@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -104,6 +104,11 @@ pub async fn prove(kubeconfig: &str) -> Result<String> {
     Ok(String::from_utf8(data.0)?)
 }
 
+/// A kubeconfig that should be refused and isn't.
+#[derive(Debug, thiserror::Error)]
+#[error("the kubeconfig still works")]
+pub struct StillWorks;
+
 /// Proves that a kubeconfig is good for nothing any more: refused by the API server, not merely
 /// without an answer.
 ///
@@ -111,7 +116,7 @@ pub async fn prove(kubeconfig: &str) -> Result<String> {
 /// When it still works, or fails for another reason.
 pub async fn prove_refused(kubeconfig: &str) -> Result<()> {
     match prove(kubeconfig).await {
-        Ok(_) => bail!("the kubeconfig still works"),
+        Ok(_) => Err(StillWorks.into()),
         Err(error) => match error.downcast_ref::<kube::Error>() {
             Some(kube::Error::Api(status)) if status.code == 401 || status.code == 403 => Ok(()),
             _ => Err(error),
@@ -143,6 +148,12 @@ impl<'a> Stage<'a> {
         create_namespace(control, bindings).await?;
         create_namespace(control, instances).await?;
         Ok(Self { control, namespace: bindings.to_owned(), instance_namespace: instances.to_owned() })
+    }
+
+    /// One whose namespaces are there already.
+    #[must_use]
+    pub fn existing(control: &'a Cluster, bindings: &str, instances: &str) -> Self {
+        Self { control, namespace: bindings.to_owned(), instance_namespace: instances.to_owned() }
     }
 
     /// The control plane.

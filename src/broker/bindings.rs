@@ -19,7 +19,7 @@ use super::problem::Problem;
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::{Kind, Reason};
 use crate::failpoint;
-use crate::telemetry::watch::heard;
+use crate::telemetry::watch::{again, heard};
 
 /// Longest wait for one answer of the control plane.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -150,7 +150,7 @@ impl Bindings {
 
     /// Watches for ever.
     pub async fn run(&self) {
-        let events = watcher(self.objects.clone(), watcher::Config::default()).default_backoff();
+        let events = watcher(self.objects.clone(), watcher::Config::default()).backoff(again());
         let events = heard("KymaBindings, for the broker", events);
         pin_mut!(events);
         while let Some(event) = events.next().await {

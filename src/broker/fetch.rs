@@ -24,12 +24,13 @@ fn shown(view: &View, ids: &Ids, now: Timestamp) -> Option<Timestamp> {
 /// [`Problem::NoBinding`] for all others.
 pub async fn fetch(broker: &Broker, ids: &Ids) -> Result<Credentials, Problem> {
     let name = ids.binding.as_str();
-    let view = match broker.bindings.seen(name) {
-        Some(view) => view,
-        // Another replica may have made it a moment ago.
-        None => broker.bindings.read(name).await?.ok_or(Problem::NoBinding)?,
+    let show = |view: View| shown(&view, ids, Timestamp::now()).map(|ends| (view, ends));
+    let found = match broker.bindings.seen(name).and_then(show) {
+        Some(found) => Some(found),
+        // The watch may be behind: another replica may have made it a moment ago.
+        None => broker.bindings.read(name).await?.and_then(show),
     };
-    let expires_at = shown(&view, ids, Timestamp::now()).ok_or(Problem::NoBinding)?;
+    let (view, expires_at) = found.ok_or(Problem::NoBinding)?;
     let kubeconfig = broker.kubeconfig(ids, &view.uid, expires_at).await?;
     Ok(Credentials { kubeconfig, expires_at, seconds: view.seconds })
 }

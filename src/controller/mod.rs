@@ -46,7 +46,7 @@ use crate::managed::clients::Deadlines;
 use crate::managed::{Clients, ControlPlane};
 use crate::telemetry::admin::Check;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::watch::heard;
+use crate::telemetry::watch::{again, heard};
 use context::{Context, Settings};
 use health::Health;
 use leader::Fence;
@@ -152,7 +152,7 @@ impl BindingController {
         let bindings: Api<KymaBinding> = Api::namespaced(client.clone(), &settings.namespace);
         let ours: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), &settings.namespace);
         let label = format!("{MANAGED_BY}={MANAGED_BY_VALUE}");
-        let secret_events = watcher(ours, watcher::Config::default().labels(&label)).default_backoff();
+        let secret_events = watcher(ours, watcher::Config::default().labels(&label)).backoff(again());
         let secret_events = heard("binding Secrets", secret_events);
         let reporter = Reporter { controller: MANAGED_BY_VALUE.into(), instance: None };
         let (look, looks) = mpsc::channel(MAX_LOOKS);
@@ -177,7 +177,7 @@ impl BindingController {
         let found_stray = stray.clone();
         let listed = store.clone();
         let events = watcher(bindings, watcher::Config::default())
-            .default_backoff()
+            .backoff(again())
             .modify(|binding| binding.managed_fields_mut().clear())
             .inspect_ok(move |event| {
                 if remember.lock().observe(event, Timestamp::now()) {

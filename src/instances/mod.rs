@@ -24,7 +24,7 @@ use runtime::{INSTANCE_ID, instance_of, runtime_facts, secret_facts};
 use state::{RuntimeFacts, SecretFacts, State};
 use table::Table;
 
-use crate::telemetry::watch::heard;
+use crate::telemetry::watch::{again, heard};
 
 /// How often a control plane without the Runtime CRD is asked for it.
 const PROBE_INTERVAL: Duration = Duration::from_secs(30);
@@ -142,7 +142,7 @@ impl Instances {
     pub async fn run(&self, client: Client, namespace: &str) {
         let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), namespace);
         let labelled = watcher::Config::default().labels(INSTANCE_ID);
-        let secrets = heard("kubeconfig Secrets", watcher(secrets, labelled).default_backoff());
+        let secrets = heard("kubeconfig Secrets", watcher(secrets, labelled).backoff(again()));
         futures::join!(self.follow_secrets(secrets), self.follow_runtimes(client, namespace));
     }
 
@@ -162,7 +162,7 @@ impl Instances {
         tracing::info!("instances are described by Runtimes and kubeconfig Secrets");
         let resource = runtime::api_resource();
         let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &resource);
-        let events = watcher(api, watcher::Config::default().labels(INSTANCE_ID)).default_backoff();
+        let events = watcher(api, watcher::Config::default().labels(INSTANCE_ID)).backoff(again());
         let events = heard("Runtimes", events);
         pin_mut!(events);
         while let Some(event) = events.next().await {

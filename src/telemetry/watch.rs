@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use backon::ExponentialBuilder;
 use futures::{Stream, StreamExt as _};
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::watcher::{self, Event, ExponentialBackoff};
 
 /// Lets the first of many equal log lines through, and then one a minute.
 #[derive(Debug, Default)]
@@ -17,6 +18,20 @@ impl Sparingly {
         }
         due
     }
+}
+
+/// When a watch is taken up again: half a second later, then twice that, at most 3 s. A process has
+/// a handful of watches, so this is kind enough to an API server, and an outage of it ends for us
+/// when it ends.
+#[must_use]
+pub fn again() -> ExponentialBackoff {
+    let waits = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(500))
+        .with_max_delay(Duration::from_secs(3))
+        .with_factor(2.0)
+        .with_jitter()
+        .without_max_times();
+    waits.into()
 }
 
 /// The events of a watch that takes itself up again with backoff. `what` names it in the log.
