@@ -160,20 +160,18 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
         }
     };
     tracing::info!(role = ?args.role, version = env!("CARGO_PKG_VERSION"), "started");
-    tokio::select! {
-        asked = until_asked_to_stop(&stop) => asked?,
-        ended = controller => return ended,
-        () = admin => return Err(RunError::Ended("the admin listener")),
-        () = broker => if !stop.is_cancelled() {
-            return Err(RunError::Ended("the broker"));
-        },
-    }
+    let done = tokio::select! {
+        asked = until_asked_to_stop(&stop) => asked,
+        ended = controller => ended,
+        () = admin => Err(RunError::Ended("the admin listener")),
+        () = broker => if stop.is_cancelled() { Ok(()) } else { Err(RunError::Ended("the broker")) },
+    };
     // Nothing reconciles any more, so somebody else may at once.
     if let Some(elector) = &elector {
         let _ = tokio::time::timeout(RELEASE, elector.release()).await;
     }
     tracing::info!("stopped");
-    Ok(())
+    done
 }
 
 /// Reconciles while this process leads, and ends with its leadership.

@@ -202,13 +202,14 @@ async fn store(
 /// cluster is another one than the binding is pinned to.
 ///
 /// # Errors
-/// When the managed cluster fails.
+/// When this process no longer leads; what the managed cluster fails with is in the result.
 pub async fn repair(
     ctx: &Context,
     binding: &KymaBinding,
     owner: &Owner,
     kubeconfig: &KubeconfigRef,
-) -> Result<Option<Repair>, Failure> {
+) -> Result<Result<Option<Repair>, Failure>, PlaneError> {
+    ctx.plane.check_leading("repair a binding")?;
     let uids = ctx.ledger.lock().entry(&owner.uid).map(|entry| entry.uids.clone()).unwrap_or_default();
     let once = async || {
         let cluster = ctx.clients.get(kubeconfig).await?;
@@ -222,7 +223,12 @@ pub async fn repair(
         repaired = once().await;
         ctx.note(&binding.spec.instance_id, kubeconfig, &repaired).await;
     }
-    repaired
+    let latest = ctx.store.get(&ObjectRef::from_obj(binding));
+    if latest.is_none_or(|latest| latest.uid() != binding.uid()) {
+        // Deleted past our finalizer meanwhile: what was made again belongs to nobody.
+        revoke(ctx, binding, owner, kubeconfig).await?;
+    }
+    Ok(repaired)
 }
 
 /// Removes the binding's objects from the managed cluster and sees them gone.

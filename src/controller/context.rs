@@ -100,7 +100,10 @@ impl Context {
         kubeconfig: &KubeconfigRef,
         result: &Result<T, Failure>,
     ) -> bool {
-        let Err(failure) = result else { return false };
+        let Err(failure) = result else {
+            self.health.succeeded(instance);
+            return false;
+        };
         self.health.failed(instance, kubeconfig, failure);
         self.metrics.managed_cluster_error(reason(failure).as_str());
         let renew = matches!(failure, Failure::Unauthorized);
@@ -157,6 +160,7 @@ impl Context {
 #[must_use]
 pub fn reason(failure: &Failure) -> Reason {
     match failure {
+        Failure::NotLeading => Reason::Pending,
         Failure::NoKubeconfig | Failure::ReadKubeconfig | Failure::Unreachable(_) => {
             Reason::ClusterUnreachable
         }

@@ -20,6 +20,8 @@ use crate::managed::{Clients, Failure};
 /// How soon a cluster is asked after it has failed, and how much later at most.
 const FIRST: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(5);
+/// At most, where questions are answered but what is needed keeps failing.
+const HALF_WELL: Duration = Duration::from_mins(5);
 /// Most clusters that are asked at once.
 const AT_ONCE: usize = 64;
 
@@ -28,6 +30,7 @@ struct Down {
     kubeconfig: KubeconfigRef,
     due: Instant,
     wait: Duration,
+    longest: Duration,
 }
 
 /// The clusters that do not answer, by instance.
@@ -41,7 +44,8 @@ pub struct Health {
 fn is_silence(failure: &Failure) -> bool {
     match failure {
         Failure::Unreachable(_) | Failure::TimedOut | Failure::Unavailable(_) => true,
-        Failure::NoKubeconfig
+        Failure::NotLeading
+        | Failure::NoKubeconfig
         | Failure::ReadKubeconfig
         | Failure::Kubeconfig(_)
         | Failure::Unauthorized
@@ -64,9 +68,22 @@ impl Health {
         let mut down = self.down.lock();
         let known = down.get(instance).is_some_and(|known| known.kubeconfig == *kubeconfig);
         if !known {
-            let new = Down { kubeconfig: kubeconfig.clone(), due: Instant::now() + FIRST, wait: FIRST };
+            let new = Down {
+                kubeconfig: kubeconfig.clone(),
+                due: Instant::now() + FIRST,
+                wait: FIRST,
+                longest: LONGEST,
+            };
             down.insert(instance.to_owned(), new);
             self.more.notify_one();
+        }
+    }
+
+    /// Takes note of a call that succeeded: it is well.
+    pub fn succeeded(&self, instance: &str) {
+        let mut down = self.down.lock();
+        if !down.is_empty() {
+            down.remove(instance);
         }
     }
 
@@ -74,6 +91,8 @@ impl Health {
     pub async fn watch(&self, clients: &Clients, instances: &Instances, ledger: &Mutex<Ledger>) {
         loop {
             self.retain(|instance| match instances.state(instance) {
+                // Nothing waits on it.
+                _ if ledger.lock().names_of(instance).is_empty() => None,
                 State::Ready(target) | State::Suspended(target) => target.kubeconfig,
                 State::Unknown | State::InProgress | State::Failed | State::Ambiguous(..) => None,
             });
@@ -105,16 +124,17 @@ impl Health {
         self.down.lock().values().map(|down| down.due).min()
     }
 
-    /// Whether the instance is to be looked at again. One whose kubeconfig has changed meanwhile
-    /// is looked at because of that.
+    /// Whether the instance is to be looked at again. It is forgotten only when a call that was
+    /// needed has succeeded: until then each answer makes the next question later, so that a cluster
+    /// which answers and yet fails is tried no more often than its bindings would.
     fn settle(&self, instance: &str, asked: &Down, answers: bool) -> bool {
-        let mut down = self.down.lock();
-        if answers {
-            down.remove(instance);
-        } else if let Some(known) = down.get_mut(instance)
+        if let Some(known) = self.down.lock().get_mut(instance)
             && known.kubeconfig == asked.kubeconfig
         {
-            known.wait = (asked.wait * 2).min(LONGEST);
+            if answers {
+                known.longest = HALF_WELL;
+            }
+            known.wait = (asked.wait * 2).min(known.longest);
             known.due = Instant::now() + known.wait;
         }
         answers
@@ -154,6 +174,8 @@ mod tests {
         tokio::time::advance(LONGEST).await;
         let (instance, down) = health.due().pop().unwrap();
         assert!(health.settle(&instance, &down, true));
+        assert_eq!((health.next().unwrap() - Instant::now()).as_secs(), 10, "half well: ever more seldom");
+        health.succeeded("i");
         assert!(health.next().is_none());
     }
 

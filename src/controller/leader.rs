@@ -162,6 +162,7 @@ impl Elector {
     pub async fn acquire(&self) -> Lease {
         let mut seen = Seen::default();
         let mut announced = String::new();
+        let mut failures = 0_u32;
         loop {
             let asked = Instant::now();
             if let Some(lease) = self.try_acquire(&mut seen).await {
@@ -173,14 +174,26 @@ impl Elector {
                 tracing::info!(holder = seen.holder, "standing by: another replica leads");
                 announced.clone_from(&seen.holder);
             }
+            // The first time, and then ever more seldom.
+            failures = if seen.version.is_empty() { failures + 1 } else { 0 };
+            if failures.is_power_of_two() {
+                tracing::warn!(
+                    "the Lease can't be read or written; 'get', 'create' and 'update' on it must be allowed"
+                );
+            }
             tokio::time::sleep(jittered(self.times.retry)).await;
         }
     }
 
     async fn try_acquire(&self, seen: &mut Seen) -> Option<Lease> {
-        let now = self.began.elapsed();
         let read = self.bounded(self.leases.get_opt(LEASE_NAME)).await?;
+        // After the answer: what it shows was true at the latest now, so silence counts from here.
+        let now = self.began.elapsed();
         let Some(lease) = read else {
+            if seen.judge(&self.me, self.times.lease, now) == Verdict::Wait {
+                // Somebody deleted it; whoever held it may still believe in it.
+                return None;
+            }
             return self.bounded(self.leases.create(&PostParams::default(), &self.claim(None))).await;
         };
         *seen = std::mem::take(seen).look(&lease, now);
@@ -223,7 +236,14 @@ impl Elector {
             return Ok(Some(written));
         }
         // The write may have been lost on its way back, or somebody else has written.
-        let Some(Some(now)) = self.bounded(self.leases.get_opt(LEASE_NAME)).await else { return Ok(None) };
+        let now = match self.bounded(self.leases.get_opt(LEASE_NAME)).await {
+            Some(Some(now)) => now,
+            // Somebody deleted it while it was ours.
+            Some(None) => {
+                return Ok(self.bounded(self.leases.create(&PostParams::default(), &self.claim(None))).await);
+            }
+            None => return Ok(None),
+        };
         let holder = now.spec.as_ref().and_then(|s| s.holder_identity.clone()).unwrap_or_default();
         if holder == self.me {
             Ok(self.write(&self.claim(Some(&now))).await)

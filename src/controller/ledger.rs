@@ -13,7 +13,7 @@ use kube::runtime::watcher::Event;
 use super::backoff::Backoff;
 use super::decide::{GRACE, latest_end};
 use super::limit::{self, Seat};
-use crate::api::binding::KymaBinding;
+use crate::api::binding::{KymaBinding, MIN_EXPIRATION_SECONDS};
 use crate::api::conditions::Kind;
 use crate::managed::Uids;
 
@@ -131,7 +131,10 @@ impl Ledger {
                         instance: entry.instance,
                         cluster_id: binding.status.as_ref().and_then(|s| s.cluster_id.clone()),
                         uids: entry.uids,
-                        ends: latest_end(binding),
+                        // A token that was made again for a short rest lives the shortest time there is.
+                        ends: latest_end(binding).and_then(|ends| {
+                            ends.checked_add(SignedDuration::from_secs(MIN_EXPIRATION_SECONDS)).ok()
+                        }),
                     });
                 }
             }

@@ -157,6 +157,10 @@ impl BindingController {
         let reporter = Reporter { controller: MANAGED_BY_VALUE.into(), instance: None };
         let (look, looks) = mpsc::channel(MAX_LOOKS);
         let lost = look.clone();
+        let gate = {
+            let fence = fence.clone();
+            Arc::new(move || fence.holds())
+        };
         let context = Arc::new(Context {
             control_plane,
             look,
@@ -165,7 +169,7 @@ impl BindingController {
             ledger: ledger.clone(),
             secrets: secrets.clone(),
             instances: instances.clone(),
-            clients: Clients::new(client.clone(), &settings.instance_namespace, Deadlines::default()),
+            clients: Clients::new(client.clone(), &settings.instance_namespace, Deadlines::default(), gate),
             health: Health::default(),
             recorder: Recorder::new(client.clone(), reporter),
             metrics: metrics.clone(),

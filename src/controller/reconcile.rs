@@ -79,14 +79,14 @@ pub async fn reconcile(binding: Arc<KymaBinding>, ctx: Arc<Context>) -> Result<A
         now,
     };
     let step = decide::decide(&facts);
+    let ends = decide::end(&facts);
     // A try that has just failed is not made again so soon; the end of the binding waits for none.
     if matches!(step, Step::Make(_) | Step::Remove(_) | Step::Reject(..) | Step::Repair(_) | Step::Renew(_))
         && let Some(wait) =
             ctx.ledger.lock().entry(&owner.uid).and_then(|entry| entry.backoff.remaining(&with, now))
     {
-        return Ok(Action::requeue(wait));
+        return Ok(Action::requeue(until_end(&binding, wait, ends)));
     }
-    let ends = decide::end(&facts);
     let again = match instance {
         State::Unknown => ends.into_iter().chain([absent_since + ABSENCE]).filter(|t| *t > now).min(),
         _ => ends,
@@ -177,8 +177,9 @@ impl Round<'_> {
             // What it holds is good for nothing any more.
             apply::delete_secret(self.ctx, &self.owner).await?;
         }
-        self.ctx.ledger.lock().release(&self.owner.uid);
         let action = self.settle(Outcome::Failed(why, message.clone())).await?;
+        // Not before it is written: until then it may be taken for an issued one and made again.
+        self.ctx.ledger.lock().release(&self.owner.uid);
         let event = if why == Reason::ForeignObject { "OwnershipConflict" } else { why.as_str() };
         self.ctx.warn(self.binding, event, "Bind", message).await;
         Ok(action)
@@ -186,17 +187,15 @@ impl Round<'_> {
 
     /// The access of an issued binding may not be as it was made.
     async fn repair(&self, target: &Target) -> Result<Action, Error> {
-        self.ctx.plane.check_leading("repair a binding")?;
+        // A doubt that comes while this looks is a new one.
+        self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.doubted = false);
         let repaired = match &target.kubeconfig {
-            Some(kubeconfig) => apply::repair(self.ctx, self.binding, &self.owner, kubeconfig).await,
+            Some(kubeconfig) => apply::repair(self.ctx, self.binding, &self.owner, kubeconfig).await?,
             None => Err(Failure::NoKubeconfig),
         };
         match repaired {
             Ok(Some(Repair::Done { restored })) => {
-                self.ctx.ledger.lock().update(&self.owner.uid, |entry| {
-                    entry.doubted = false;
-                    entry.backoff.succeed();
-                });
+                self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.backoff.succeed());
                 if restored {
                     let note = "role or role binding was missing or changed in the managed cluster; it was made again";
                     self.tell_repaired(note).await;
@@ -204,21 +203,35 @@ impl Round<'_> {
                 // Where the Secret is missing, too, it is its turn; else the status is set right.
                 Ok(Action::requeue(Duration::ZERO))
             }
-            Ok(Some(Repair::AccountLost)) => {
-                let message = "the ServiceAccount was deleted in the managed cluster, and the kubeconfig's token with it: \
-                               delete this binding and create another";
-                self.fail_for_good(target, Reason::AccessLost, message.to_owned(), None).await
-            }
+            Ok(Some(Repair::AccountLost)) => self.account_lost(target).await,
             Ok(None) => self.delete(Reason::ClusterReplaced).await,
             Err(failure @ Failure::Foreign { .. }) => {
                 self.fail_for_good(target, Reason::ForeignObject, failure.to_string(), None).await
             }
-            Err(failure) => self.retry(Outcome::Held(reason(&failure), failure.to_string())).await,
+            Err(failure) => {
+                self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.doubted = true);
+                self.retry(Outcome::Held(reason(&failure), failure.to_string())).await
+            }
         }
+    }
+
+    async fn account_lost(&self, target: &Target) -> Result<Action, Error> {
+        let message = "the ServiceAccount was deleted in the managed cluster, and the kubeconfig's token with it: \
+                       delete this binding and create another";
+        self.fail_for_good(target, Reason::AccessLost, message.to_owned(), None).await
     }
 
     /// The Secret of an issued binding is gone.
     async fn renew(&self, target: &Target) -> Result<Action, Error> {
+        // Whether its account is still there comes first: a new one would make the kubeconfigs that
+        // are out work never again, and nobody would be told.
+        let kubeconfig = target.kubeconfig.as_ref();
+        if let Some(kubeconfig) = kubeconfig
+            && let Ok(Some(Repair::AccountLost)) =
+                apply::repair(self.ctx, self.binding, &self.owner, kubeconfig).await?
+        {
+            return self.account_lost(target).await;
+        }
         let terms = Terms::again(self.ends, self.now);
         match apply::make(self.ctx, self.binding, &self.owner, target, terms).await? {
             Made::Issued(issue) => {
@@ -353,9 +366,7 @@ impl Round<'_> {
             wait_s = wait.as_secs(),
             "not done yet; trying again"
         );
-        let until_end = self.ends.and_then(|ends| Duration::try_from(ends.duration_since(self.now)).ok());
-        let wait = if self.binding.is_deleting() { wait } else { wait.min(until_end.unwrap_or(wait)) };
-        Ok(Action::requeue(wait))
+        Ok(Action::requeue(until_end(self.binding, wait, self.ends)))
     }
 
     async fn write(&self, outcome: &Outcome) -> Result<(), Error> {
@@ -364,6 +375,15 @@ impl Round<'_> {
         self.ctx.ledger.lock().wrote(&self.owner.uid, &written);
         Ok(())
     }
+}
+
+/// A wait that is no longer than the binding lives: its end waits for nothing.
+fn until_end(binding: &KymaBinding, wait: Duration, ends: Option<Timestamp>) -> Duration {
+    if binding.is_deleting() {
+        return wait;
+    }
+    let left = ends.map(|ends| Duration::try_from(ends.duration_since(Timestamp::now())).unwrap_or_default());
+    left.map_or(wait, |left| wait.min(left))
 }
 
 /// Nothing until then. Counted from the moment of the answer, so that a slow round makes nothing late.
@@ -388,7 +408,7 @@ pub fn after_error(binding: &KymaBinding, error: &Error, ctx: &Context) -> Actio
             ctx.ledger.lock().update(&uid, |entry| {
                 wait = entry.backoff.fail(String::from("control plane"), Timestamp::now(), rand::random());
             });
-            Action::requeue(wait)
+            Action::requeue(until_end(binding, wait, binding.expires_at()))
         }
     }
 }

@@ -11,7 +11,7 @@ use moka::future::Cache;
 
 use super::failure::{Failure, Misbehaviour};
 use super::kubeconfig::{self, Access};
-use super::wire::Wire;
+use super::wire::{Gate, Wire};
 use crate::failpoint;
 use crate::instances::state::KubeconfigRef;
 
@@ -53,16 +53,18 @@ pub struct Cluster {
 pub struct Clients {
     secrets: Api<Secret>,
     deadlines: Deadlines,
+    gate: Gate,
     clusters: Cache<KubeconfigRef, Arc<Cluster>>,
 }
 
 impl Clients {
     /// Reads kubeconfig Secrets in `namespace` of the control plane.
     #[must_use]
-    pub fn new(control_plane: Client, namespace: &str, deadlines: Deadlines) -> Self {
+    pub fn new(control_plane: Client, namespace: &str, deadlines: Deadlines, gate: Gate) -> Self {
         Self {
             secrets: Api::namespaced(control_plane, namespace),
             deadlines,
+            gate,
             clusters: Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(IDLE).build(),
         }
     }
@@ -103,7 +105,7 @@ impl Clients {
         config.write_timeout = Some(self.deadlines.call);
         config.reset_reader_on_write = true;
         let client = Client::try_from(config).map_err(|_| kubeconfig::Refusal::Credentials)?;
-        let wire = Wire::new(client, self.deadlines.call);
+        let wire = Wire::new(client, self.deadlines.call, self.gate.clone());
         let id = cluster_id(&wire).await?;
         Ok(Arc::new(Cluster { wire, id, access }))
     }

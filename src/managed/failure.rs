@@ -6,6 +6,9 @@ use super::token::Defect;
 /// Why something could not be done in a managed cluster.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
+    /// Somebody else may be writing.
+    #[error("this process no longer leads")]
+    NotLeading,
     /// The instance has no kubeconfig for the moment.
     #[error("the managed cluster's kubeconfig is missing for the moment")]
     NoKubeconfig,

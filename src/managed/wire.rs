@@ -1,9 +1,10 @@
 //! Calls to one managed cluster, bounded in time and size.
 
 use std::error::Error as StdError;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use kube::Client;
 use kube::client::Body;
@@ -24,7 +25,11 @@ pub struct Wire {
     client: Client,
     deadline: Duration,
     calls: Semaphore,
+    gate: Gate,
 }
+
+/// Says whether this process may still change anything.
+pub type Gate = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// A whole answer, within the bounds.
 pub struct Answer {
@@ -34,10 +39,11 @@ pub struct Answer {
 }
 
 impl Wire {
-    /// Calls end `deadline` after they begin, answered or not.
+    /// Calls end `deadline` after they begin, answered or not; those that change anything are made
+    /// only while the gate is open.
     #[must_use]
-    pub fn new(client: Client, deadline: Duration) -> Self {
-        Self { client, deadline, calls: Semaphore::new(MAX_CALLS) }
+    pub fn new(client: Client, deadline: Duration, gate: Gate) -> Self {
+        Self { client, deadline, calls: Semaphore::new(MAX_CALLS), gate }
     }
 
     /// Sends one request and reads the whole answer.
@@ -49,6 +55,9 @@ impl Wire {
         let exchange = async {
             // Waiting counts: one slow cluster shall not collect callers. Never closed.
             let _place = self.calls.acquire().await;
+            if request.method() != Method::GET && !(self.gate)() {
+                return Err(Failure::NotLeading);
+            }
             let response = self.client.send(request.map(Body::from)).await.map_err(|e| no_answer(&e))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), MAX_ANSWER)
