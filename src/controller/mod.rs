@@ -9,6 +9,7 @@ pub mod health;
 pub mod leader;
 pub mod ledger;
 pub mod limit;
+mod mend;
 pub mod plane;
 pub mod reconcile;
 pub mod schedule;

@@ -18,7 +18,6 @@ use crate::api::conditions::Reason;
 use crate::api::names::NameError;
 use crate::instances::ABSENCE;
 use crate::instances::state::{State, Target};
-use crate::managed::repair::Repair;
 use crate::managed::{Failure, Owner};
 
 /// Why a round ended early. The next one begins where it stopped.
@@ -35,17 +34,18 @@ pub enum Error {
     Panicked,
 }
 
-struct Round<'a> {
-    ctx: &'a Context,
-    binding: &'a KymaBinding,
-    owner: Owner,
-    now: Timestamp,
+/// One round for one binding, with what was known when it began.
+pub(super) struct Round<'a> {
+    pub(super) ctx: &'a Context,
+    pub(super) binding: &'a KymaBinding,
+    pub(super) owner: Owner,
+    pub(super) now: Timestamp,
     /// See [`decide::circumstances`].
-    with: String,
+    pub(super) with: String,
     /// When the binding's time is up.
-    ends: Option<Timestamp>,
+    pub(super) ends: Option<Timestamp>,
     /// When to look again though nothing has happened.
-    again: Option<Timestamp>,
+    pub(super) again: Option<Timestamp>,
 }
 
 /// Brings one binding a step further.
@@ -114,7 +114,7 @@ impl Round<'_> {
         Ok(Action::await_change())
     }
 
-    async fn delete(&self, why: Reason) -> Result<Action, Error> {
+    pub(super) async fn delete(&self, why: Reason) -> Result<Action, Error> {
         self.ctx.plane.delete_binding(self.binding).await?;
         tracing::info!(
             binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id,
@@ -163,7 +163,7 @@ impl Round<'_> {
         self.retry(Outcome::Failing(reason(failure), failure.to_string(), pin)).await
     }
 
-    async fn fail_for_good(
+    pub(super) async fn fail_for_good(
         &self,
         target: &Target,
         why: Reason,
@@ -183,88 +183,6 @@ impl Round<'_> {
         let event = if why == Reason::ForeignObject { "OwnershipConflict" } else { why.as_str() };
         self.ctx.warn(self.binding, event, "Bind", message).await;
         Ok(action)
-    }
-
-    /// The access of an issued binding may not be as it was made.
-    async fn repair(&self, target: &Target) -> Result<Action, Error> {
-        // A doubt that comes while this looks is a new one.
-        self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.doubted = false);
-        let repaired = match &target.kubeconfig {
-            Some(kubeconfig) => apply::repair(self.ctx, self.binding, &self.owner, kubeconfig).await?,
-            None => Err(Failure::NoKubeconfig),
-        };
-        match repaired {
-            Ok(Some(Repair::Done { restored })) => {
-                self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.backoff.succeed());
-                if restored {
-                    let note = "role or role binding was missing or changed in the managed cluster; it was made again";
-                    self.tell_repaired(note).await;
-                }
-                // Where the Secret is missing, too, it is its turn; else the status is set right.
-                Ok(Action::requeue(Duration::ZERO))
-            }
-            Ok(Some(Repair::AccountLost)) => self.account_lost(target).await,
-            Ok(None) => self.delete(Reason::ClusterReplaced).await,
-            Err(failure @ Failure::Foreign { .. }) => {
-                self.fail_for_good(target, Reason::ForeignObject, failure.to_string(), None).await
-            }
-            Err(failure) => {
-                self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.doubted = true);
-                self.retry(Outcome::Held(reason(&failure), failure.to_string())).await
-            }
-        }
-    }
-
-    async fn account_lost(&self, target: &Target) -> Result<Action, Error> {
-        let message = "the ServiceAccount was deleted in the managed cluster, and the kubeconfig's token with it: \
-                       delete this binding and create another";
-        self.fail_for_good(target, Reason::AccessLost, message.to_owned(), None).await
-    }
-
-    /// The Secret of an issued binding is gone.
-    async fn renew(&self, target: &Target) -> Result<Action, Error> {
-        // Whether its account is still there comes first: a new one would make the kubeconfigs that
-        // are out work never again, and nobody would be told.
-        let kubeconfig = target.kubeconfig.as_ref();
-        if let Some(kubeconfig) = kubeconfig
-            && let Ok(Some(Repair::AccountLost)) =
-                apply::repair(self.ctx, self.binding, &self.owner, kubeconfig).await?
-        {
-            return self.account_lost(target).await;
-        }
-        let terms = Terms::again(self.ends, self.now);
-        match apply::make(self.ctx, self.binding, &self.owner, target, terms).await? {
-            Made::Issued(issue) => {
-                let until = issue.expires_at;
-                self.settle(Outcome::Issued(issue)).await?;
-                let note =
-                    "the Secret was missing; it was made again with a fresh token for the time that is left";
-                self.tell_repaired(note).await;
-                Ok(rest(Some(until)))
-            }
-            Made::Failed(failure @ Failure::Foreign { .. }, pin) => {
-                self.fail_for_good(target, Reason::ForeignObject, failure.to_string(), pin).await
-            }
-            Made::Failed(failure, _) => {
-                let message = format!("the Secret is missing and can't be made again yet: {failure}");
-                self.retry(Outcome::Held(reason(&failure), message)).await
-            }
-            Made::ForeignSecret => {
-                self.retry(Outcome::Held(Reason::ForeignObject, self.foreign_secret())).await
-            }
-            Made::ClusterReplaced => self.delete(Reason::ClusterReplaced).await,
-            Made::Overtaken => Ok(Action::requeue(Duration::from_secs(1))),
-        }
-    }
-
-    async fn tell_repaired(&self, note: &str) {
-        tracing::warn!(binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id, "{note}");
-        self.ctx.inform(self.binding, "Repaired", "Repair", note.to_owned()).await;
-    }
-
-    fn foreign_secret(&self) -> String {
-        let name = self.owner.binding.object_name();
-        format!("Secret {name} exists in the control plane and was not made for this binding")
     }
 
     /// Removes what the cluster may hold of the binding; false when it may hold it still.
@@ -345,7 +263,7 @@ impl Round<'_> {
     }
 
     /// Writes the outcome if it is news, and rests until the binding ends.
-    async fn settle(&self, outcome: Outcome) -> Result<Action, Error> {
+    pub(super) async fn settle(&self, outcome: Outcome) -> Result<Action, Error> {
         self.write(&outcome).await?;
         self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.backoff.succeed());
         Ok(rest(self.again))
@@ -353,7 +271,7 @@ impl Round<'_> {
 
     /// Writes the outcome if it is news, and tries again after a wait of this binding's own, or
     /// looks at it when its time is up.
-    async fn retry(&self, outcome: Outcome) -> Result<Action, Error> {
+    pub(super) async fn retry(&self, outcome: Outcome) -> Result<Action, Error> {
         self.write(&outcome).await?;
         let mut wait = Duration::ZERO;
         self.ctx.ledger.lock().update(&self.owner.uid, |entry| {
@@ -387,7 +305,7 @@ fn until_end(binding: &KymaBinding, wait: Duration, ends: Option<Timestamp>) -> 
 }
 
 /// Nothing until then. Counted from the moment of the answer, so that a slow round makes nothing late.
-fn rest(until: Option<Timestamp>) -> Action {
+pub(super) fn rest(until: Option<Timestamp>) -> Action {
     let Some(until) = until else { return Action::await_change() };
     Action::requeue(until.duration_since(Timestamp::now()).try_into().unwrap_or(Duration::ZERO))
 }

@@ -1,0 +1,98 @@
+//! Mending a binding that was issued: its access in the managed cluster, and its Secret.
+
+use std::time::Duration;
+
+use kube::runtime::controller::Action;
+
+use super::apply::{self, Made, Terms};
+use super::context::reason;
+use super::reconcile::{Error, Round, rest};
+use super::status::Outcome;
+use crate::api::conditions::Reason;
+use crate::instances::state::Target;
+use crate::managed::Failure;
+use crate::managed::repair::Repair;
+
+impl Round<'_> {
+    /// The access of an issued binding may not be as it was made.
+    pub(super) async fn repair(&self, target: &Target) -> Result<Action, Error> {
+        // A doubt that comes while this looks is a new one.
+        self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.doubted = false);
+        let repaired = match &target.kubeconfig {
+            Some(kubeconfig) => apply::repair(self.ctx, self.binding, &self.owner, kubeconfig).await?,
+            None => Err(Failure::NoKubeconfig),
+        };
+        match repaired {
+            Ok(Some(Repair::Done { restored })) => {
+                self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.backoff.succeed());
+                if restored {
+                    let note = "role or role binding was missing or changed in the managed cluster; it was made again";
+                    self.tell_repaired(note).await;
+                }
+                // Where the Secret is missing, too, it is its turn; else the status is set right.
+                Ok(Action::requeue(Duration::ZERO))
+            }
+            Ok(Some(Repair::AccountLost)) => self.account_lost(target).await,
+            Ok(None) => self.delete(Reason::ClusterReplaced).await,
+            Err(failure @ Failure::Foreign { .. }) => {
+                self.fail_for_good(target, Reason::ForeignObject, failure.to_string(), None).await
+            }
+            Err(failure) => {
+                self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.doubted = true);
+                self.retry(Outcome::Held(reason(&failure), failure.to_string())).await
+            }
+        }
+    }
+
+    async fn account_lost(&self, target: &Target) -> Result<Action, Error> {
+        let message = "the ServiceAccount was deleted in the managed cluster, and the kubeconfig's token with it: \
+                       delete this binding and create another";
+        self.fail_for_good(target, Reason::AccessLost, message.to_owned(), None).await
+    }
+
+    /// The Secret of an issued binding is gone.
+    pub(super) async fn renew(&self, target: &Target) -> Result<Action, Error> {
+        // Whether its account is still there comes first: a new one would make the kubeconfigs that
+        // are out work never again, and nobody would be told.
+        let kubeconfig = target.kubeconfig.as_ref();
+        if let Some(kubeconfig) = kubeconfig
+            && let Ok(Some(Repair::AccountLost)) =
+                apply::repair(self.ctx, self.binding, &self.owner, kubeconfig).await?
+        {
+            return self.account_lost(target).await;
+        }
+        let terms = Terms::again(self.ends, self.now);
+        match apply::make(self.ctx, self.binding, &self.owner, target, terms).await? {
+            Made::Issued(issue) => {
+                let until = issue.expires_at;
+                self.settle(Outcome::Issued(issue)).await?;
+                let note =
+                    "the Secret was missing; it was made again with a fresh token for the time that is left";
+                self.tell_repaired(note).await;
+                Ok(rest(Some(until)))
+            }
+            Made::Failed(failure @ Failure::Foreign { .. }, pin) => {
+                self.fail_for_good(target, Reason::ForeignObject, failure.to_string(), pin).await
+            }
+            Made::Failed(failure, _) => {
+                let message = format!("the Secret is missing and can't be made again yet: {failure}");
+                self.retry(Outcome::Held(reason(&failure), message)).await
+            }
+            Made::ForeignSecret => {
+                self.retry(Outcome::Held(Reason::ForeignObject, self.foreign_secret())).await
+            }
+            Made::ClusterReplaced => self.delete(Reason::ClusterReplaced).await,
+            Made::Overtaken => Ok(Action::requeue(Duration::from_secs(1))),
+        }
+    }
+
+    async fn tell_repaired(&self, note: &str) {
+        tracing::warn!(binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id, "{note}");
+        self.ctx.inform(self.binding, "Repaired", "Repair", note.to_owned()).await;
+    }
+
+    pub(super) fn foreign_secret(&self) -> String {
+        let name = self.owner.binding.object_name();
+        format!("Secret {name} exists in the control plane and was not made for this binding")
+    }
+}
