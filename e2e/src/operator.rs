@@ -161,11 +161,12 @@ impl Operator {
     /// When it doesn't stand still in time.
     pub async fn pause(&self) -> Result<()> {
         self.process.signal("STOP");
-        let pid = self.process.pid().to_string();
+        let pid = self.process.pid();
         eventually("the operator to stand still", SOON, async || {
-            let state = Command::new("ps").args(["-o", "stat=", "-p", &pid]).output()?;
-            let state = String::from_utf8_lossy(&state.stdout).trim().to_owned();
-            if state.starts_with('T') { Ok(()) } else { Err(anyhow!("its state is {state}")) }
+            // The state follows the program's name, which is in parentheses (proc_pid_stat(5)).
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+            let state = stat.rsplit(')').next().unwrap_or_default().trim_start().chars().next();
+            if state == Some('T') { Ok(()) } else { Err(anyhow!("its state is {state:?}")) }
         })
         .await?;
         Ok(())
