@@ -131,6 +131,7 @@ fn object(ids: &Ids, request: &BindRequest) -> KymaBinding {
         expiration_seconds: request.seconds,
         service_id: Some(request.service_id.clone()),
         plan_id: Some(request.plan_id.clone()),
+        predecessor_binding_id: None,
         created_by: request.created_by.clone(),
     };
     let mut annotations = BTreeMap::from([(ORIGIN.to_owned(), ORIGIN_OSB.to_owned())]);

@@ -12,13 +12,16 @@ use kube::runtime::watcher::Event;
 
 use super::backoff::Backoff;
 use super::decide::{GRACE, latest_end};
-use super::limit::{self, Seat};
+use super::limit::{self, Guest};
 use crate::api::binding::{KymaBinding, MIN_EXPIRATION_SECONDS};
 use crate::api::conditions::Kind;
 use crate::managed::Uids;
 
 /// Most [`Stray`]s kept until somebody takes them.
 const MAX_STRAYS: usize = 10_000;
+
+/// When the seat of an accepted binding is free again. `None` until its token says when it ends.
+type Seat = Option<Timestamp>;
 
 /// What is remembered of one binding.
 #[derive(Debug, Clone)]
@@ -27,6 +30,8 @@ pub struct Entry {
     pub name: String,
     /// The instance it is for.
     pub instance: String,
+    predecessor: Option<String>,
+    created: Timestamp,
     seat: Option<Seat>,
     /// Whether something of it may exist in a managed cluster or as a Secret. False only for
     /// what was born under our eyes and for which no call has been made to its cluster yet.
@@ -41,6 +46,12 @@ pub struct Entry {
     pub uids: Uids,
     /// Failures in a row.
     pub backoff: Backoff,
+}
+
+impl Entry {
+    fn guest<'a>(&'a self, uid: &'a str, ends: Seat) -> Guest<'a> {
+        Guest { name: &self.name, predecessor: self.predecessor.as_deref(), age: (self.created, uid), ends }
+    }
 }
 
 /// A binding that was deleted past our finalizer: what it left is still to be removed.
@@ -163,6 +174,8 @@ impl Ledger {
             let entry = Entry {
                 name: binding.name_any(),
                 instance: binding.spec.instance_id.clone(),
+                predecessor: binding.spec.predecessor_binding_id.clone(),
+                created: binding.created_at().unwrap_or_default(),
                 seat: None,
                 touched,
                 written: 0,
@@ -239,8 +252,11 @@ impl Ledger {
             return true;
         }
         let others = self.by_instance.get(&entry.instance).into_iter().flatten();
-        let seats = others.filter_map(|other| self.entries.get(other)?.seat);
-        let admitted = limit::admits(seats, max, now);
+        let seated = others.filter_map(|uid| {
+            let other = self.entries.get(uid)?;
+            Some(other.guest(uid, other.seat?))
+        });
+        let admitted = limit::admits(&seated.collect::<Vec<_>>(), entry.guest(uid, None), max, now);
         if admitted {
             self.update(uid, |entry| entry.seat = Some(None));
         }
