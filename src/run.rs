@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::crd;
 use crate::broker::bindings::Bindings;
+use crate::broker::catalog::{Catalog, CatalogError};
 use crate::broker::{self, Broker};
 use crate::config::{Cli, Command, ConfigError, Role, RunArgs};
 use crate::controller::context::Settings;
@@ -39,6 +40,8 @@ const IN_FLIGHT_MARGIN: Duration = Duration::from_secs(15);
 enum RunError {
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
     #[error(transparent)]
     Crd(#[from] crd::RenderError),
     #[error("the runtime could not be started")]
@@ -121,8 +124,7 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
         let bindings = Arc::new(Bindings::new(client.clone(), &args.namespace));
         let synced = bindings.clone();
         checks.push(("broker's KymaBindings", Box::new(move || synced.is_synced())));
-        let settings = broker::Settings { lifetimes: args.lifetimes(), create_timeout: args.create_timeout };
-        let router = Broker::new(bindings.clone(), settings, metrics.clone()).router();
+        let router = Broker::new(bindings.clone(), broker_settings(args)?, metrics.clone()).router();
         let listener = listen("--listen", args.listen).await?;
         tracing::info!(address = address(&listener), "serving the Open Service Broker API");
         Some((listener, router, bindings))
@@ -207,6 +209,18 @@ async fn until_asked_to_stop(stop: &CancellationToken) -> Result<(), RunError> {
     stop.cancel();
     tokio::time::sleep(DRAIN + Duration::from_secs(1)).await;
     Ok(())
+}
+
+fn broker_settings(args: &RunArgs) -> Result<broker::Settings, RunError> {
+    let lifetimes = args.lifetimes();
+    let catalog = args.broker.catalog.as_deref().map(|path| Catalog::load(path, lifetimes)).transpose()?;
+    Ok(broker::Settings {
+        lifetimes,
+        create_timeout: args.create_timeout,
+        async_after: args.broker.async_after,
+        renewal: args.broker.renew_before_percentage,
+        catalog,
+    })
 }
 
 fn settings(args: &RunArgs) -> Settings {

@@ -13,6 +13,8 @@ pub struct Credentials {
     pub expires_at: Timestamp,
     /// The lifetime that was asked for, seconds.
     pub seconds: i64,
+    /// Which part of that, at its end, is for renewal, percent.
+    pub renewal: u8,
 }
 
 impl Credentials {
@@ -33,9 +35,8 @@ impl Credentials {
         body
     }
 
-    /// A fifth of the lifetime before the end, as kubelet does with its tokens.
     fn renew_before(&self) -> Timestamp {
-        let margin = SignedDuration::from_secs(self.seconds / 5);
+        let margin = SignedDuration::from_secs(self.seconds * i64::from(self.renewal) / 100);
         self.expires_at.saturating_sub(margin).unwrap_or(self.expires_at)
     }
 }
@@ -55,6 +56,7 @@ mod tests {
             kubeconfig: "k".to_owned().into(),
             expires_at: "2026-01-31T12:00:00Z".parse().unwrap(),
             seconds: 600,
+            renewal: 20,
         };
         let body = credentials.fetched();
         assert_eq!(body["metadata"]["expires_at"], "2026-01-31T12:00:00.0Z");

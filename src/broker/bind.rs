@@ -8,11 +8,13 @@ use tokio::time::Instant;
 
 use super::answer::Credentials;
 use super::bindings::{Progress, Sight, View};
+use super::fetch;
+use super::operation::Operation;
 use super::problem::{Problem, refusal};
-use super::request::{BindRequest, Ids};
+use super::request::{BindRequest, Ids, Wish};
 use super::service::{Broker, Removed};
 use crate::api::binding::{KymaBinding, KymaBindingSpec};
-use crate::api::names::{FINALIZER, ORIGIN, ORIGIN_OSB, REQUEST_ID};
+use crate::api::names::{BindingId, FINALIZER, ORIGIN, ORIGIN_OSB, REQUEST_ID};
 
 /// What to do about a binding of the wished name.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,15 +27,27 @@ enum Found {
     Refuse(Problem),
 }
 
+/// What a bind leads to.
+pub enum Bound {
+    /// The kubeconfig, and whether this request created the binding.
+    Ready(Credentials, bool),
+    /// It goes on being made.
+    Underway(Operation),
+}
+
 /// Judges a binding of the wished name. Pure.
-fn judge(found: &View, ids: &Ids, seconds: i64, now: Timestamp) -> Found {
+fn judge(found: &View, ids: &Ids, wish: &Wish, now: Timestamp) -> Found {
     if found.ends <= now {
         return Found::Replace;
     }
     if found.deleting {
         return Found::Refuse(Problem::Concurrency);
     }
-    if found.instance != ids.instance.as_str() || found.seconds != seconds {
+    let same = match wish {
+        Wish::Lifetime(seconds) => found.seconds == *seconds,
+        Wish::Successor(predecessor) => found.predecessor.as_deref() == Some(predecessor.as_str()),
+    };
+    if found.instance != ids.instance.as_str() || !same {
         return Found::Refuse(Problem::Different);
     }
     Found::Join
@@ -62,30 +76,31 @@ fn look(uid: &str, sight: &Sight<'_>) -> Option<Waited> {
     }
 }
 
-/// Makes a binding, or joins whoever is making the same one. The flag says whether this request
-/// created it.
+/// Makes a binding, or joins whoever is making the same one.
 ///
 /// # Errors
 /// The [`Problem`] to answer with. A request that is refused leaves nothing behind.
-pub async fn bind(broker: &Broker, ids: &Ids, request: &BindRequest) -> Result<(Credentials, bool), Problem> {
-    let deadline = Instant::now() + broker.settings.create_timeout;
+pub async fn bind(
+    broker: &Broker,
+    ids: &Ids,
+    request: &BindRequest,
+    incomplete: bool,
+) -> Result<Bound, Problem> {
+    let deadline = broker.deadline(incomplete);
     let name = ids.binding.as_str();
     // The watch may be behind; what it shows is enough to join, not to refuse or replace.
-    let joinable = |view: &View| judge(view, ids, request.seconds, Timestamp::now()) == Found::Join;
+    let joinable = |view: &View| judge(view, ids, &request.wish, Timestamp::now()) == Found::Join;
     let mut known = broker.bindings.seen(name).filter(joinable);
     while Instant::now() < deadline {
         let (view, created) = match known.take() {
             Some(view) => (view, false),
-            None => match broker.bindings.create(&object(ids, request)).await? {
-                Some(created) => (created, true),
-                None => match broker.bindings.read(name).await? {
-                    Some(found) => (found, false),
-                    None => continue,
-                },
+            None => match create(broker, ids, request).await? {
+                Some(begun) => begun,
+                None => continue,
             },
         };
         if !created {
-            match judge(&view, ids, request.seconds, Timestamp::now()) {
+            match judge(&view, ids, &request.wish, Timestamp::now()) {
                 Found::Join => {}
                 Found::Refuse(problem) => return Err(problem),
                 Found::Replace => match broker.remove(name, &view.uid, deadline).await? {
@@ -99,7 +114,8 @@ pub async fn bind(broker: &Broker, ids: &Ids, request: &BindRequest) -> Result<(
         match waited {
             Some(Waited::Ready(expires_at)) => match broker.kubeconfig(ids, &view.uid, expires_at).await {
                 Ok(kubeconfig) => {
-                    return Ok((Credentials { kubeconfig, expires_at, seconds: request.seconds }, created));
+                    let credentials = broker.credentials(kubeconfig, expires_at, view.seconds);
+                    return Ok(Bound::Ready(credentials, created));
                 }
                 // Another binding of that name may have taken its place.
                 Err(Problem::Secret) => match broker.bindings.read(name).await? {
@@ -119,26 +135,70 @@ pub async fn bind(broker: &Broker, ids: &Ids, request: &BindRequest) -> Result<(
             // The one that was joined was refused and removed: take its place.
             Some(Waited::Gone) if !created => {}
             Some(Waited::Deleting | Waited::Gone) => return Err(Problem::Concurrency),
+            None if incomplete => return Ok(Bound::Underway(Operation::Bind(view.uid))),
             None => break,
         }
     }
     Err(Problem::NotReady(broker.why(name)))
 }
 
-fn object(ids: &Ids, request: &BindRequest) -> KymaBinding {
-    let spec = KymaBindingSpec {
+/// Creates the binding, or finds the one that has its name, and says whether it created it; `None`
+/// when that one went at this very moment.
+async fn create(broker: &Broker, ids: &Ids, request: &BindRequest) -> Result<Option<(View, bool)>, Problem> {
+    let name = ids.binding.as_str();
+    let refused = match spec(broker, ids, request).await {
+        Ok(spec) => match broker.bindings.create(&object(name, spec, request)).await? {
+            Some(created) => return Ok(Some((created, true))),
+            None => None,
+        },
+        // The successor may be there already although its predecessor no longer is.
+        Err(Problem::Predecessor) => Some(Problem::Predecessor),
+        Err(problem) => return Err(problem),
+    };
+    match (broker.bindings.read(name).await?, refused) {
+        (Some(found), Some(refused))
+            if judge(&found, ids, &request.wish, Timestamp::now()) != Found::Join =>
+        {
+            Err(refused)
+        }
+        (Some(found), _) => Ok(Some((found, false))),
+        (None, Some(refused)) => Err(refused),
+        (None, None) => Ok(None),
+    }
+}
+
+/// What the binding shall be; a successor is as its predecessor is.
+async fn spec(broker: &Broker, ids: &Ids, request: &BindRequest) -> Result<KymaBindingSpec, Problem> {
+    let wished = |seconds, predecessor: Option<&BindingId>| KymaBindingSpec {
         instance_id: ids.instance.to_string(),
-        expiration_seconds: request.seconds,
-        service_id: Some(request.service_id.clone()),
-        plan_id: Some(request.plan_id.clone()),
-        predecessor_binding_id: None,
+        expiration_seconds: seconds,
+        service_id: request.service_id.clone(),
+        plan_id: request.plan_id.clone(),
+        predecessor_binding_id: predecessor.map(ToString::to_string),
         created_by: request.created_by.clone(),
     };
+    let predecessor = match &request.wish {
+        Wish::Lifetime(seconds) => return Ok(wished(*seconds, None)),
+        Wish::Successor(predecessor) if *predecessor == ids.binding => return Err(Problem::Predecessor),
+        Wish::Successor(predecessor) => predecessor,
+    };
+    let found = broker.bindings.object(predecessor.as_str()).await?;
+    let model = found.filter(|found| fetch::shown(&View::of(found), ids, Timestamp::now()).is_some());
+    let model = model.ok_or(Problem::Predecessor)?.spec;
+    let spec = wished(model.expiration_seconds, Some(predecessor));
+    Ok(KymaBindingSpec {
+        service_id: spec.service_id.or(model.service_id),
+        plan_id: spec.plan_id.or(model.plan_id),
+        ..spec
+    })
+}
+
+fn object(name: &str, spec: KymaBindingSpec, request: &BindRequest) -> KymaBinding {
     let mut annotations = BTreeMap::from([(ORIGIN.to_owned(), ORIGIN_OSB.to_owned())]);
     if let Some(id) = &request.request_id {
         annotations.insert(REQUEST_ID.to_owned(), id.clone());
     }
-    let mut binding = KymaBinding::new(ids.binding.as_str(), spec);
+    let mut binding = KymaBinding::new(name, spec);
     binding.metadata = ObjectMeta {
         annotations: Some(annotations),
         // On from the start: the controller needs no write of its own before it makes anything.
@@ -152,7 +212,7 @@ fn object(ids: &Ids, request: &BindRequest) -> KymaBinding {
 mod tests {
     use super::*;
     use crate::api::conditions::Reason;
-    use crate::api::names::{BindingId, InstanceId};
+    use crate::api::names::InstanceId;
     use std::collections::HashSet;
 
     fn at(second: i64) -> Timestamp {
@@ -163,6 +223,7 @@ mod tests {
         View {
             uid: "u".into(),
             instance: "i".into(),
+            predecessor: None,
             seconds: 600,
             ends: at(600),
             deleting: false,
@@ -173,7 +234,7 @@ mod tests {
 
     fn judged(view: &View, now: i64) -> Found {
         let ids = Ids { instance: InstanceId::parse("i").unwrap(), binding: BindingId::parse("b").unwrap() };
-        judge(view, &ids, 600, at(now))
+        judge(view, &ids, &Wish::Lifetime(600), at(now))
     }
 
     #[test]
@@ -186,6 +247,17 @@ mod tests {
         );
         assert_eq!(judged(&View { deleting: true, ..view() }, 1), Found::Refuse(Problem::Concurrency));
         assert_eq!(judged(&View { deleting: true, seconds: 601, ..view() }, 600), Found::Replace);
+    }
+
+    #[test]
+    fn a_successor_is_known_by_its_predecessor() {
+        let ids = Ids { instance: InstanceId::parse("i").unwrap(), binding: BindingId::parse("b").unwrap() };
+        let judged = |view: &View| judge(view, &ids, &Wish::Successor(BindingId::parse("a").unwrap()), at(1));
+        let after = |name: &str| View { predecessor: Some(name.into()), seconds: 7200, ..view() };
+        assert_eq!(judged(&after("a")), Found::Join);
+        for other in [after("c"), view(), View { instance: "other".into(), ..after("a") }] {
+            assert_eq!(judged(&other), Found::Refuse(Problem::Different));
+        }
     }
 
     #[test]

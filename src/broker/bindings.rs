@@ -42,6 +42,8 @@ pub struct View {
     pub uid: String,
     /// Its instance.
     pub instance: String,
+    /// Name of the binding that it shall replace.
+    pub predecessor: Option<String>,
     /// Its lifetime, seconds.
     pub seconds: i64,
     /// When it ends at the latest, as far as is known now.
@@ -71,6 +73,7 @@ impl View {
         Self {
             uid: binding.uid().unwrap_or_default(),
             instance: binding.spec.instance_id.clone(),
+            predecessor: binding.spec.predecessor_binding_id.clone(),
             seconds: binding.spec.expiration_seconds,
             ends: binding
                 .expires_at()
@@ -248,8 +251,15 @@ impl Bindings {
     /// # Errors
     /// When the control plane doesn't answer.
     pub async fn read(&self, name: &str) -> Result<Option<View>, Problem> {
-        let found = bounded("read the binding", self.objects.get_opt(name)).await?;
-        Ok(found.as_ref().map(View::of))
+        Ok(self.object(name).await?.as_ref().map(View::of))
+    }
+
+    /// The whole object as the control plane has it.
+    ///
+    /// # Errors
+    /// When the control plane doesn't answer.
+    pub async fn object(&self, name: &str) -> Result<Option<KymaBinding>, Problem> {
+        bounded("read the binding", self.objects.get_opt(name)).await
     }
 
     /// Creates a binding; `None` when there is one of that name. The API server's create is the

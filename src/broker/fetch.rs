@@ -8,8 +8,8 @@ use super::problem::Problem;
 use super::request::Ids;
 use super::service::Broker;
 
-/// When the kubeconfig that may be shown ends. Pure.
-fn shown(view: &View, ids: &Ids, now: Timestamp) -> Option<Timestamp> {
+/// When the kubeconfig that may be shown ends; `None` where there is none. Pure.
+pub(super) fn shown(view: &View, ids: &Ids, now: Timestamp) -> Option<Timestamp> {
     match view.progress {
         Progress::Ready(ends) if !view.deleting && ends > now && view.instance == ids.instance.as_str() => {
             Some(ends)
@@ -32,7 +32,7 @@ pub async fn fetch(broker: &Broker, ids: &Ids) -> Result<Credentials, Problem> {
     };
     let (view, expires_at) = found.ok_or(Problem::NoBinding)?;
     let kubeconfig = broker.kubeconfig(ids, &view.uid, expires_at).await?;
-    Ok(Credentials { kubeconfig, expires_at, seconds: view.seconds })
+    Ok(broker.credentials(kubeconfig, expires_at, view.seconds))
 }
 
 #[cfg(test)]
@@ -48,6 +48,7 @@ mod tests {
         let ready = View {
             uid: "u".into(),
             instance: "i".into(),
+            predecessor: None,
             seconds: 600,
             ends: at(600),
             deleting: false,

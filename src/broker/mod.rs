@@ -4,7 +4,10 @@
 mod answer;
 mod bind;
 pub mod bindings;
+pub mod catalog;
 mod fetch;
+mod last_operation;
+mod operation;
 pub mod problem;
 pub mod request;
 mod service;
@@ -14,26 +17,35 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
 use serde_json::json;
 
+use bind::Bound;
+use last_operation::LastOperation;
 use problem::Problem;
-use request::{BindRequest, Ids, REQUEST_IDENTITY};
+use request::{Asked, BindRequest, Ids, REQUEST_IDENTITY};
 
 pub use service::{Broker, Settings};
+
+/// Where a binding is.
+const BINDING: &str = "/service_instances/{instance_id}/service_bindings/{binding_id}";
+
+/// Seconds after which to ask again how an operation stands.
+const POLL: u16 = 2;
 
 impl Broker {
     /// The routes, under each of the three prefixes.
     pub fn router(self) -> Router {
         let broker = Arc::new(self);
-        let binding = get(fetch_binding).put(put_binding).delete(delete_binding).fallback(wrong_method);
+        let binding = get(fetch_binding).put(put_binding).delete(delete_binding);
         let osb = Router::new()
-            .route("/service_instances/{instance_id}/service_bindings/{binding_id}", binding)
-            .route_layer(middleware::from_fn(api_version));
+            .route("/catalog", only(get(fetch_catalog), "GET"))
+            .route(BINDING, only(binding, "GET,PUT,DELETE"))
+            .route(&format!("{BINDING}/last_operation"), only(get(fetch_last_operation), "GET"));
         Router::new()
             .nest("/v2", osb.clone())
             .nest("/oauth/v2", osb.clone())
@@ -50,10 +62,16 @@ async fn put_binding(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
+    let incomplete = Asked::read(&parts.uri)?.incomplete()?;
     let request = BindRequest::read(&parts.headers, body, broker.settings.lifetimes).await?;
-    let (credentials, created) = bind::bind(&broker, &ids, &request).await?;
-    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(credentials.bound())).into_response())
+    if let Some(catalog) = &broker.settings.catalog {
+        catalog.check(request.service_id.as_deref(), request.plan_id.as_deref())?;
+    }
+    Ok(match bind::bind(&broker, &ids, &request, incomplete).await? {
+        Bound::Ready(credentials, true) => (StatusCode::CREATED, Json(credentials.bound())).into_response(),
+        Bound::Ready(credentials, false) => Json(credentials.bound()).into_response(),
+        Bound::Underway(operation) => (StatusCode::ACCEPTED, Json(operation.accepted())).into_response(),
+    })
 }
 
 async fn fetch_binding(State(broker): State<Arc<Broker>>, ids: Ids) -> Result<Response, Problem> {
@@ -61,20 +79,41 @@ async fn fetch_binding(State(broker): State<Arc<Broker>>, ids: Ids) -> Result<Re
     Ok(Json(credentials.fetched()).into_response())
 }
 
-async fn delete_binding(
-    State(broker): State<Arc<Broker>>,
-    ids: Ids,
-    request: Request,
-) -> Result<Response, Problem> {
-    request::check_unbind_query(&request.into_parts().0)?;
-    unbind::unbind(&broker, &ids).await?;
-    Ok(Json(json!({})).into_response())
+async fn delete_binding(State(broker): State<Arc<Broker>>, ids: Ids, uri: Uri) -> Result<Response, Problem> {
+    let asked = Asked::read(&uri)?;
+    asked.check_ids()?;
+    Ok(match unbind::unbind(&broker, &ids, asked.incomplete()?).await? {
+        None => Json(json!({})).into_response(),
+        Some(operation) => (StatusCode::ACCEPTED, Json(operation.accepted())).into_response(),
+    })
 }
 
-async fn wrong_method() -> Response {
-    let mut response = Problem::WrongMethod.into_response();
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET,PUT,DELETE"));
-    response
+async fn fetch_last_operation(
+    State(broker): State<Arc<Broker>>,
+    ids: Ids,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let operation = Asked::read(&uri)?.operation()?;
+    let stands = last_operation::last_operation(&broker, &ids, operation.as_ref()).await?;
+    let mut response = Json(stands.body()).into_response();
+    if matches!(stands, LastOperation::InProgress(_)) {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(POLL));
+    }
+    Ok(response)
+}
+
+async fn fetch_catalog(State(broker): State<Arc<Broker>>) -> Result<Response, Problem> {
+    let catalog = broker.settings.catalog.as_ref().ok_or(Problem::NoCatalog)?;
+    Ok(Json(catalog.body()).into_response())
+}
+
+/// These methods for clients of a version that is served; for all others, which there are.
+fn only(methods: MethodRouter<Arc<Broker>>, allowed: &'static str) -> MethodRouter<Arc<Broker>> {
+    methods.route_layer(middleware::from_fn(api_version)).fallback(async move || {
+        let mut response = Problem::WrongMethod(allowed).into_response();
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+        response
+    })
 }
 
 async fn api_version(request: Request, next: Next) -> Result<Response, Problem> {

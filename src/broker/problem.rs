@@ -18,8 +18,8 @@ pub enum Problem {
     )]
     UnknownPath,
     /// No such method.
-    #[error("this method is not supported here; use GET, PUT or DELETE")]
-    WrongMethod,
+    #[error("this method is not supported here; use one of: {0}")]
+    WrongMethod(&'static str),
     /// OSB 2.17, "API Version Header".
     #[error("X-Broker-API-Version must be 2.x, such as 2.17; versions 2.0 to 2.17 are served")]
     Version,
@@ -49,9 +49,32 @@ pub enum Problem {
         /// Longest, seconds.
         max: i64,
     },
-    /// Rotation is not there yet.
-    #[error("predecessor_binding_id is not supported; bind without it")]
-    Rotation,
+    /// An id that the catalog doesn't have.
+    #[error("{field} is not in the catalog; it must be one of: {listed}")]
+    Unlisted {
+        /// Which id.
+        field: &'static str,
+        /// Those that the catalog has.
+        listed: String,
+    },
+    /// The query can't be read.
+    #[error("the query must consist of name=value pairs joined by '&', each name once")]
+    Query,
+    /// The query says neither yes nor no.
+    #[error("accepts_incomplete must be true or false")]
+    Incomplete,
+    /// OSB 2.17, "Binding Rotation": nothing to rotate.
+    #[error(
+        "predecessor_binding_id must be another binding of this instance that is ready and has not expired; \
+         without it, a new binding is made"
+    )]
+    Predecessor,
+    /// An operation that was never answered for this binding.
+    #[error("operation must be what the answer 202 for this binding said, or be left out")]
+    Operation,
+    /// There is no catalog.
+    #[error("no catalog is configured here (--catalog); service and plan ids are not checked")]
+    NoCatalog,
     /// OSB 2.17, "Binding": same id, other parameters.
     #[error("binding already exists but with different parameters")]
     Different,
@@ -133,8 +156,8 @@ impl Problem {
     /// Status, OSB error code where one is defined, and seconds after which to try again.
     fn answer(&self) -> (StatusCode, Option<&'static str>, Option<u16>) {
         match self {
-            Self::UnknownPath | Self::NoBinding => (StatusCode::NOT_FOUND, None, None),
-            Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, None, None),
+            Self::UnknownPath | Self::NoBinding | Self::NoCatalog => (StatusCode::NOT_FOUND, None, None),
+            Self::WrongMethod(_) => (StatusCode::METHOD_NOT_ALLOWED, None, None),
             Self::Version => (StatusCode::PRECONDITION_FAILED, None, None),
             Self::Overloaded => (StatusCode::TOO_MANY_REQUESTS, None, Some(1)),
             Self::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, None, None),
@@ -143,7 +166,11 @@ impl Problem {
             | Self::Id(_)
             | Self::Missing(_)
             | Self::Expiration { .. }
-            | Self::Rotation => (StatusCode::BAD_REQUEST, None, None),
+            | Self::Unlisted { .. }
+            | Self::Query
+            | Self::Incomplete
+            | Self::Predecessor
+            | Self::Operation => (StatusCode::BAD_REQUEST, None, None),
             Self::Different => (StatusCode::CONFLICT, None, None),
             Self::Concurrency => (StatusCode::UNPROCESSABLE_ENTITY, Some("ConcurrencyError"), None),
             Self::Gone => (StatusCode::GONE, None, None),

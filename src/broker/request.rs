@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Query};
-use axum::http::HeaderMap;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, Uri};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::operation::Operation;
 use super::problem::Problem;
 use crate::api::names::{BindingId, InstanceId, NameError};
 
@@ -79,32 +80,73 @@ impl<S: Send + Sync> FromRequestParts<S> for Ids {
     }
 }
 
-/// Checks the query of a DELETE.
-///
-/// # Errors
-/// [`Problem::Missing`] unless both ids are there.
-pub fn check_unbind_query(parts: &Parts) -> Result<(), Problem> {
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Given {
-        service_id: String,
-        plan_id: String,
+/// The query's fields that mean something; each request uses those that are its own.
+#[derive(Debug, Deserialize)]
+pub struct Asked {
+    service_id: Option<String>,
+    plan_id: Option<String>,
+    accepts_incomplete: Option<String>,
+    operation: Option<String>,
+}
+
+impl Asked {
+    /// Reads a query.
+    ///
+    /// # Errors
+    /// [`Problem::Query`] when it can't be read.
+    pub fn read(uri: &Uri) -> Result<Self, Problem> {
+        Query::try_from_uri(uri).map(|query| query.0).map_err(|_| Problem::Query)
     }
-    let given = Query::<Given>::try_from_uri(&parts.uri).map(|q| q.0).unwrap_or_default();
-    required("service_id", Some(&given.service_id))?;
-    required("plan_id", Some(&given.plan_id))?;
-    Ok(())
+
+    /// Whether an answer may come before the end (OSB 2.17, "Asynchronous Operations").
+    ///
+    /// # Errors
+    /// [`Problem::Incomplete`] when it is neither said nor denied.
+    pub fn incomplete(&self) -> Result<bool, Problem> {
+        match self.accepts_incomplete.as_deref() {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(Problem::Incomplete),
+        }
+    }
+
+    /// Whether both ids are there, as a DELETE must have them.
+    ///
+    /// # Errors
+    /// [`Problem::Missing`] for the first that isn't.
+    pub fn check_ids(&self) -> Result<(), Problem> {
+        required("service_id", self.service_id.as_deref())?;
+        required("plan_id", self.plan_id.as_deref())?;
+        Ok(())
+    }
+
+    /// The operation that is asked for, if one is named.
+    ///
+    /// # Errors
+    /// [`Problem::Operation`] when it can't be one.
+    pub fn operation(&self) -> Result<Option<Operation>, Problem> {
+        self.operation.as_deref().map(Operation::parse).transpose()
+    }
+}
+
+/// What kind of binding is wished.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// One with this lifetime in seconds, within the bounds.
+    Lifetime(i64),
+    /// One as the named other is (OSB 2.17, "Binding Rotation").
+    Successor(BindingId),
 }
 
 /// What a bind asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BindRequest {
-    /// Its `service_id`.
-    pub service_id: String,
-    /// Its `plan_id`.
-    pub plan_id: String,
-    /// Lifetime in seconds, within the bounds.
-    pub seconds: i64,
+    /// Its `service_id`; a successor may leave it to its predecessor.
+    pub service_id: Option<String>,
+    /// Its `plan_id`; likewise.
+    pub plan_id: Option<String>,
+    /// What is wished.
+    pub wish: Wish,
     /// Who asked, if it is said.
     pub created_by: Option<String>,
     /// The request's identity, if it is said.
@@ -128,17 +170,32 @@ impl BindRequest {
     /// The [`Problem`] with the first thing that is wrong.
     pub fn parse(headers: &HeaderMap, body: &[u8], lifetimes: Lifetimes) -> Result<Self, Problem> {
         let body: Map<String, Value> = serde_json::from_slice(body).map_err(|_| Problem::BodyNotAnObject)?;
-        if body.get("predecessor_binding_id").is_some_and(|id| !id.is_null()) {
-            return Err(Problem::Rotation);
-        }
-        let text = |key: &'static str| required(key, body.get(key).and_then(Value::as_str));
+        let predecessor = predecessor(&body)?;
+        let id = |key: &'static str| match required(key, body.get(key).and_then(Value::as_str)) {
+            Err(_) if predecessor.is_some() => Ok(None),
+            other => other.map(Some),
+        };
         Ok(Self {
-            service_id: text("service_id")?,
-            plan_id: text("plan_id")?,
-            seconds: seconds(&body, lifetimes)?,
+            service_id: id("service_id")?,
+            plan_id: id("plan_id")?,
+            // What it says of its parameters itself doesn't count: they are the predecessor's.
+            wish: match predecessor.clone() {
+                Some(predecessor) => Wish::Successor(predecessor),
+                None => Wish::Lifetime(seconds(&body, lifetimes)?),
+            },
             created_by: created_by(&body, headers).as_deref().map(short),
             request_id: header_text(headers, REQUEST_IDENTITY).as_deref().map(short),
         })
+    }
+}
+
+fn predecessor(body: &Map<String, Value>) -> Result<Option<BindingId>, Problem> {
+    match body.get("predecessor_binding_id") {
+        None | Some(Value::Null) => Ok(None),
+        // No binding has an id that can't be one.
+        Some(id) => {
+            id.as_str().and_then(|id| BindingId::parse(id).ok()).map(Some).ok_or(Problem::Predecessor)
+        }
     }
 }
 
@@ -206,7 +263,10 @@ mod tests {
         let body = format!(
             r#"{{"service_id":"s","plan_id":"p","parameters":{{"expiration_seconds":{value},"x":1}}}}"#
         );
-        parse(&body).map(|r| r.seconds)
+        parse(&body).map(|r| match r.wish {
+            Wish::Lifetime(seconds) => seconds,
+            Wish::Successor(_) => panic!("no predecessor was named"),
+        })
     }
 
     #[test]
@@ -227,7 +287,31 @@ mod tests {
         assert_eq!(parse(r#"{"plan_id":"p"}"#), Err(Problem::Missing("service_id")));
         assert_eq!(parse(r#"{"service_id":"s","plan_id":""}"#), Err(Problem::Missing("plan_id")));
         let request = parse(r#"{"service_id":"s","plan_id":"p","unknown":{},"bind_resource":{}}"#).unwrap();
-        assert_eq!((request.seconds, request.created_by), (600, None));
+        assert_eq!((request.wish, request.created_by), (Wish::Lifetime(600), None));
+    }
+
+    #[test]
+    fn a_successor_needs_nothing_but_its_predecessor() {
+        let request =
+            parse(r#"{"predecessor_binding_id":"a","parameters":{"expiration_seconds":1}}"#).unwrap();
+        assert_eq!(request.wish, Wish::Successor(BindingId::parse("a").unwrap()));
+        assert_eq!((request.service_id, request.plan_id), (None, None));
+        for bad in ["\"\"", "\"A\"", "1", "{}"] {
+            let body = format!(r#"{{"service_id":"s","plan_id":"p","predecessor_binding_id":{bad}}}"#);
+            assert_eq!(parse(&body), Err(Problem::Predecessor), "{bad}");
+        }
+    }
+
+    #[test]
+    fn queries_are_read_or_refused() {
+        let asked = |query: &str| Asked::read(&format!("/x?{query}").parse().unwrap());
+        assert_eq!(asked("accepts_incomplete=true").unwrap().incomplete(), Ok(true));
+        assert_eq!(asked("other=%20").unwrap().incomplete(), Ok(false));
+        assert_eq!(asked("accepts_incomplete=yes").unwrap().incomplete(), Err(Problem::Incomplete));
+        assert_eq!(asked("operation=x").unwrap().operation(), Err(Problem::Operation));
+        assert_eq!(asked("operation=").unwrap().operation(), Err(Problem::Operation));
+        assert_eq!(asked("service_id=s&plan_id=").unwrap().check_ids(), Err(Problem::Missing("plan_id")));
+        assert_eq!(asked("plan_id=a&plan_id=b").unwrap_err(), Problem::Query);
     }
 
     #[test]

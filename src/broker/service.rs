@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::answer::Credentials;
 use super::bindings::{Bindings, Progress};
+use super::catalog::Catalog;
 use super::problem::{Problem, Why};
 use super::request::{Ids, Lifetimes};
 use crate::api::credentials;
@@ -18,12 +20,18 @@ use crate::telemetry::metrics::Metrics;
 const MAX_IN_FLIGHT: usize = 1024;
 
 /// What the operator's owner has set.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Settings {
     /// Bounds of `expiration_seconds`.
     pub lifetimes: Lifetimes,
     /// Longest wait for a bind or an unbind.
     pub create_timeout: Duration,
+    /// Longest wait where the client takes an incomplete answer.
+    pub async_after: Duration,
+    /// Which part of a lifetime, at its end, is for renewal, percent.
+    pub renewal: u8,
+    /// Services and plans, where they are to be served and checked.
+    pub catalog: Option<Catalog>,
 }
 
 /// How a removal went.
@@ -50,6 +58,21 @@ impl Broker {
     #[must_use]
     pub fn new(bindings: Arc<Bindings>, settings: Settings, metrics: Arc<Metrics>) -> Self {
         Self { bindings, settings, metrics, in_flight: Semaphore::new(MAX_IN_FLIGHT) }
+    }
+
+    /// Until when a request that begins now may wait.
+    pub(super) fn deadline(&self, incomplete: bool) -> Instant {
+        let Settings { create_timeout, async_after, .. } = self.settings;
+        Instant::now() + if incomplete { async_after.min(create_timeout) } else { create_timeout }
+    }
+
+    pub(super) fn credentials(
+        &self,
+        kubeconfig: SecretString,
+        expires_at: Timestamp,
+        seconds: i64,
+    ) -> Credentials {
+        Credentials { kubeconfig, expires_at, seconds, renewal: self.settings.renewal }
     }
 
     /// The kubeconfig of a binding, only from a Secret of exactly our shape.

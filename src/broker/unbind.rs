@@ -3,18 +3,20 @@
 use tokio::time::Instant;
 
 use super::bindings::Progress;
+use super::operation::Operation;
 use super::problem::Problem;
 use super::request::Ids;
 use super::service::{Broker, Removed};
 use crate::api::conditions::Reason;
 
-/// Removes a binding and returns when its token no longer works.
+/// Removes a binding and returns when its token no longer works; earlier, with the operation that
+/// goes on, where the client takes an incomplete answer.
 ///
 /// # Errors
 /// [`Problem::Gone`] when there is none of that instance; [`Problem::NotRemoved`] when it takes
 /// longer than the time limit.
-pub async fn unbind(broker: &Broker, ids: &Ids) -> Result<(), Problem> {
-    let deadline = Instant::now() + broker.settings.create_timeout;
+pub async fn unbind(broker: &Broker, ids: &Ids, incomplete: bool) -> Result<Option<Operation>, Problem> {
+    let deadline = broker.deadline(incomplete);
     let name = ids.binding.as_str();
     let mut known = broker.bindings.seen(name);
     loop {
@@ -29,10 +31,11 @@ pub async fn unbind(broker: &Broker, ids: &Ids) -> Result<(), Problem> {
             Removed::Gone => {
                 // What waited for an instance that nobody knows was never bound to anything.
                 let unknown = matches!(view.progress, Progress::Stopped(Reason::InstanceUnknown, _));
-                return if unknown { Err(Problem::Gone) } else { Ok(()) };
+                return if unknown { Err(Problem::Gone) } else { Ok(None) };
             }
             // The watch was behind, or somebody was faster: look past it.
             Removed::Absent if Instant::now() < deadline => {}
+            Removed::NotYet if incomplete => return Ok(Some(Operation::Unbind(view.uid))),
             Removed::Absent | Removed::NotYet => return Err(Problem::NotRemoved(broker.why(name))),
         }
     }

@@ -1,5 +1,7 @@
 //! Every flag and environment variable, with its bounds.
 
+mod broker;
+
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -12,6 +14,8 @@ use crate::broker::request::Lifetimes;
 use crate::controller::decide::BindablePlans;
 use crate::controller::leader::Times;
 use crate::telemetry::logs::Format;
+
+pub use broker::BrokerArgs;
 
 /// Hands out short-lived kubeconfigs for managed Kyma clusters.
 #[derive(Debug, Parser)]
@@ -95,6 +99,9 @@ pub struct RunArgs {
     /// How long a request waits for its binding to be made or removed, 1s to 60s
     #[arg(long, env = "KYMA_BINDINGS_CREATE_TIMEOUT", default_value = "15s", value_parser = timeout, value_name = "DURATION")]
     pub create_timeout: Duration,
+    /// Flags of the Open Service Broker API.
+    #[command(flatten)]
+    pub broker: BrokerArgs,
     /// How often each managed cluster is swept for what deleted bindings have left, 1s to 24h
     #[arg(long, env = "KYMA_BINDINGS_SWEEP_INTERVAL", default_value = "10m", value_parser = interval, value_name = "DURATION")]
     pub sweep_interval: Duration,

@@ -1,0 +1,182 @@
+//! GET of a binding's last operation (OSB 2.17, "Polling Last Operation for Service Bindings").
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::bindings::{Progress, View};
+use super::operation::Operation;
+use super::problem::{Problem, refusal};
+use super::request::Ids;
+use super::service::Broker;
+
+/// How an operation stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LastOperation {
+    /// It goes on.
+    InProgress(String),
+    /// It is done.
+    Succeeded(&'static str),
+    /// It will not be done.
+    Failed(String),
+}
+
+impl LastOperation {
+    /// The body of the answer.
+    #[must_use]
+    pub fn body(&self) -> Value {
+        match self {
+            Self::InProgress(description) => json!({"state": "in progress", "description": description}),
+            Self::Succeeded(description) => json!({"state": "succeeded", "description": description}),
+            Self::Failed(description) => json!({"state": "failed", "description": description}),
+        }
+    }
+}
+
+/// Judges by what is there of the binding. Pure.
+fn judge(
+    operation: Option<&Operation>,
+    found: Option<&View>,
+    ids: &Ids,
+    now: Timestamp,
+) -> Result<LastOperation, Problem> {
+    let found = found.filter(|view| view.instance == ids.instance.as_str());
+    match (operation, found) {
+        // Only a request that got this operation knows it: what it asked for is done.
+        (Some(Operation::Unbind(uid)), view) if view.is_none_or(|view| view.uid != *uid) => {
+            Err(Problem::Gone)
+        }
+        (_, None) => Err(Problem::NoBinding),
+        (Some(Operation::Unbind(_)), Some(view)) if !view.deleting => Err(Problem::Operation),
+        (Some(Operation::Bind(uid)), Some(view)) if view.uid != *uid => Err(Problem::Operation),
+        (Some(Operation::Bind(_)), Some(view)) if view.deleting => {
+            Ok(LastOperation::Failed("the binding is being deleted".to_owned()))
+        }
+        (_, Some(view)) if view.deleting => {
+            Ok(LastOperation::InProgress(with_cause("the binding is being removed", view)))
+        }
+        (_, Some(view)) => Ok(making(view, now)),
+    }
+}
+
+fn making(view: &View, now: Timestamp) -> LastOperation {
+    match &view.progress {
+        _ if view.ends <= now => LastOperation::Failed("the binding has expired; bind again".to_owned()),
+        Progress::Ready(_) => LastOperation::Succeeded("the binding is ready"),
+        Progress::Stopped(reason, message) if refusal(*reason).is_some() => {
+            LastOperation::Failed(message.clone())
+        }
+        Progress::Pending | Progress::Stopped(..) => {
+            LastOperation::InProgress(with_cause("the binding is being made", view))
+        }
+    }
+}
+
+fn with_cause(what: &str, view: &View) -> String {
+    match &view.progress {
+        Progress::Stopped(_, cause) => format!("{what}: {cause}"),
+        Progress::Pending | Progress::Ready(_) => what.to_owned(),
+    }
+}
+
+/// How the operation stands, or the binding's last one where none is named.
+///
+/// # Errors
+/// [`Problem::Gone`] when an unbind is done, [`Problem::NoBinding`] when there is no binding,
+/// [`Problem::Operation`] for one that was never answered for this binding.
+pub async fn last_operation(
+    broker: &Broker,
+    ids: &Ids,
+    operation: Option<&Operation>,
+) -> Result<LastOperation, Problem> {
+    let name = ids.binding.as_str();
+    // The watch may be behind: another replica may have begun or ended it a moment ago. It is enough
+    // to say that what was begun goes on.
+    let seen = operation.and_then(|_| broker.bindings.seen(name));
+    if let Ok(stands) = judge(operation, seen.as_ref(), ids, Timestamp::now()) {
+        return Ok(stands);
+    }
+    let found = broker.bindings.read(name).await?;
+    judge(operation, found.as_ref(), ids, Timestamp::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::conditions::Reason;
+    use crate::api::names::{BindingId, InstanceId};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn view() -> View {
+        View {
+            uid: "u".into(),
+            instance: "i".into(),
+            predecessor: None,
+            seconds: 600,
+            ends: at(600),
+            deleting: false,
+            only_wished: true,
+            progress: Progress::Pending,
+        }
+    }
+
+    fn judged(operation: Option<&Operation>, found: Option<&View>) -> Result<LastOperation, Problem> {
+        let ids = Ids { instance: InstanceId::parse("i").unwrap(), binding: BindingId::parse("b").unwrap() };
+        judge(operation, found, &ids, at(1))
+    }
+
+    fn bind() -> Operation {
+        Operation::Bind("u".into())
+    }
+
+    fn unbind() -> Operation {
+        Operation::Unbind("u".into())
+    }
+
+    fn stopped(reason: Reason) -> View {
+        View { progress: Progress::Stopped(reason, "why".into()), ..view() }
+    }
+
+    #[test]
+    fn a_bind_goes_on_until_it_is_ready_or_refused() {
+        for operation in [Some(&bind()), None] {
+            let judged = |view: View| judged(operation, Some(&view)).unwrap();
+            let going_on = |text: &str| LastOperation::InProgress(text.to_owned());
+            assert_eq!(judged(view()), going_on("the binding is being made"));
+            assert_eq!(judged(stopped(Reason::ClusterTimedOut)), going_on("the binding is being made: why"));
+            assert_eq!(judged(stopped(Reason::LimitReached)), LastOperation::Failed("why".into()));
+            let ready = View { progress: Progress::Ready(at(600)), ..view() };
+            assert_eq!(judged(ready.clone()), LastOperation::Succeeded("the binding is ready"));
+            assert!(matches!(judged(View { ends: at(1), ..ready }), LastOperation::Failed(_)));
+        }
+        let deleting = View { deleting: true, ..view() };
+        assert!(matches!(judged(Some(&bind()), Some(&deleting)).unwrap(), LastOperation::Failed(_)));
+    }
+
+    #[test]
+    fn an_unbind_goes_on_until_the_binding_is_gone() {
+        let deleting = View { deleting: true, ..stopped(Reason::ClusterTimedOut) };
+        for operation in [Some(&unbind()), None] {
+            assert_eq!(
+                judged(operation, Some(&deleting)),
+                Ok(LastOperation::InProgress("the binding is being removed: why".into()))
+            );
+        }
+        assert_eq!(judged(Some(&unbind()), None), Err(Problem::Gone));
+        let successor = View { uid: "another".into(), ..view() };
+        assert_eq!(judged(Some(&unbind()), Some(&successor)), Err(Problem::Gone), "made again since");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_apart() {
+        assert_eq!(judged(None, None), Err(Problem::NoBinding));
+        assert_eq!(judged(Some(&bind()), None), Err(Problem::NoBinding));
+        let elsewhere = View { instance: "other".into(), ..view() };
+        assert_eq!(judged(None, Some(&elsewhere)), Err(Problem::NoBinding));
+        assert_eq!(judged(Some(&unbind()), Some(&view())), Err(Problem::Operation), "nobody asked for it");
+        let another = View { uid: "another".into(), ..view() };
+        assert_eq!(judged(Some(&bind()), Some(&another)), Err(Problem::Operation));
+    }
+}
