@@ -3,7 +3,7 @@
 //! What is limited are places. A binding takes one, except that a successor sits down beside its
 //! predecessor: rotation works at the limit, and a place never has more than two bindings.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 
@@ -23,21 +23,31 @@ pub struct Guest<'a> {
 /// How many places they take. A binding whose time is over takes none, even while it is still
 /// being removed.
 ///
-/// A binding sits beside its predecessor if that is older, unexpired and has a place of its own, and no
-/// other successor is there already. So no end of a binding makes the rest take more places than before.
+/// A binding sits beside its predecessor if that is unexpired and has a place of its own; of several
+/// successors the oldest does. So no end of a binding makes the rest take more places than before.
 pub fn places<'a>(guests: impl IntoIterator<Item = Guest<'a>>, now: Timestamp) -> usize {
-    let mut guests: Vec<_> =
+    let mut living: Vec<_> =
         guests.into_iter().filter(|guest| guest.ends.is_none_or(|ends| ends > now)).collect();
-    guests.sort_unstable_by_key(|guest| guest.age);
-    let mut taken = 0;
-    let mut free_beside = HashSet::new();
-    for guest in guests {
-        if !guest.predecessor.is_some_and(|name| free_beside.remove(name)) {
-            taken += 1;
-            free_beside.insert(guest.name);
+    living.sort_unstable_by_key(|guest| guest.age);
+    let names: HashSet<_> = living.iter().map(|guest| guest.name).collect();
+    let mut successors: HashMap<_, Vec<_>> = HashMap::new();
+    let mut open = Vec::new();
+    for guest in &living {
+        match guest.predecessor.filter(|name| names.contains(name)) {
+            Some(predecessor) => successors.entry(predecessor).or_default().push(guest.name),
+            None => open.push((guest.name, true)),
         }
     }
-    taken
+    // Those that name each other in a circle are never reached, and have a place each.
+    let mut beside = 0;
+    while let Some((name, has_place)) = open.pop() {
+        for (number, successor) in successors.remove(name).into_iter().flatten().enumerate() {
+            let sits_beside = has_place && number == 0;
+            beside += usize::from(sits_beside);
+            open.push((successor, !sits_beside));
+        }
+    }
+    living.len() - beside
 }
 
 /// Whether one more may be accepted beside those that are: there is a place for it, or it needs none.
@@ -94,9 +104,9 @@ mod tests {
         assert_eq!(taken(&[a, b, guest("c", Some("a"), 3)]), 2, "a second successor");
         assert_eq!(taken(&[a, b, guest("c", Some("b"), 3)]), 2, "a successor's successor");
         assert_eq!(taken(&[b, guest("c", Some("b"), 3)]), 1, "once the first is gone");
-        assert_eq!(taken(&[guest("a", Some("b"), 1), guest("b", Some("a"), 2)]), 1, "each other's");
+        assert_eq!(taken(&[guest("a", Some("b"), 1), guest("b", Some("a"), 2)]), 2, "each other's");
         assert_eq!(taken(&[guest("a", Some("a"), 1)]), 1, "its own");
-        assert_eq!(taken(&[guest("a", Some("b"), 1), guest("b", None, 2)]), 2, "an older one is none");
+        assert_eq!(taken(&[guest("a", Some("b"), 1), guest("b", None, 1)]), 1, "made in the same second");
     }
 
     /// Histories of accepting and ending, drawn from many seeds.
