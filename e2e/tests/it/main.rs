@@ -2,7 +2,9 @@
 //! shared, each test has namespaces, instances and an operator process of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod asynchronous;
 mod cluster_changes;
+mod contract;
 mod control_plane;
 mod crash;
 mod crd;

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use e2e::stage::{install_crd, install_runtime_crd, prepare_managed};
+use e2e::stage::{MANAGED_NAMESPACE, install_crd, install_runtime_crd, prepare_managed};
 use e2e::{Cluster, Stage};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::sync::OnceCell;
 
 /// The program that becomes the operator.
@@ -52,4 +54,13 @@ pub async fn stage(name: &str) -> (Stage<'static>, String) {
     let instance = format!("i-{name}");
     stage.register(&instance, &format!("r-{name}"), &world.managed.admin_kubeconfig()).await.unwrap();
     (stage, instance)
+}
+
+/// Makes an account of a binding's name in the managed cluster, which so isn't ours.
+pub async fn claim(binding: &str) {
+    let accounts: Api<ServiceAccount> = Api::namespaced(world().await.managed.client(), MANAGED_NAMESPACE);
+    let name = Some(format!("kyma-binding-{binding}"));
+    let metadata = ObjectMeta { name, ..ObjectMeta::default() };
+    let foreign = ServiceAccount { metadata, ..ServiceAccount::default() };
+    accounts.create(&PostParams::default(), &foreign).await.unwrap();
 }
