@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::crd;
 use crate::broker::bindings::Bindings;
 use crate::broker::catalog::{Catalog, CatalogError};
-use crate::broker::{self, Broker};
+use crate::broker::{self, Broker, openapi};
 use crate::config::{Cli, Command, ConfigError, Role, RunArgs};
 use crate::controller::context::Settings;
 use crate::controller::leader::{Elector, Fence, LeaderError};
@@ -44,6 +44,8 @@ enum RunError {
     Catalog(#[from] CatalogError),
     #[error(transparent)]
     Crd(#[from] crd::RenderError),
+    #[error(transparent)]
+    Openapi(#[from] openapi::RenderError),
     #[error("the runtime could not be started")]
     Runtime(#[source] std::io::Error),
     #[error("signals can't be received")]
@@ -79,6 +81,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let done = match Cli::parse_from(args).command {
         Command::Crd => print_crd(),
+        Command::Openapi => print_openapi(),
         Command::Run(args) => start(&args),
     };
     match done {
@@ -98,6 +101,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn print_crd() -> Result<(), RunError> {
     print!("{}", crd::render()?);
+    Ok(())
+}
+
+fn print_openapi() -> Result<(), RunError> {
+    print!("{}", openapi::render()?);
     Ok(())
 }
 
@@ -220,6 +228,7 @@ fn broker_settings(args: &RunArgs) -> Result<broker::Settings, RunError> {
         async_after: args.broker.async_after,
         renewal: args.broker.renew_before_percentage,
         catalog,
+        api_docs: args.api_docs,
     })
 }
 

@@ -1,7 +1,8 @@
-//! The bodies of successful answers.
+//! The bodies of answers, as they are sent and as `openapi` describes them.
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use crate::secret::{ExposeSecret as _, SecretString};
 
@@ -20,19 +21,16 @@ pub struct Credentials {
 impl Credentials {
     /// The body for PUT (OSB 2.17, "Binding", with "Binding Metadata").
     #[must_use]
-    pub fn bound(&self) -> Value {
-        json!({
-            "credentials": {"kubeconfig": self.kubeconfig.expose_secret()},
-            "metadata": {"expires_at": stamp(self.expires_at), "renew_before": stamp(self.renew_before())},
-        })
+    pub fn bound(self) -> Binding {
+        let metadata = Metadata { expires_at: self.expires_at, renew_before: self.renew_before() };
+        Binding { credentials: Granted { kubeconfig: self.kubeconfig }, metadata, parameters: None }
     }
 
     /// The body for GET: the same, and the parameters.
     #[must_use]
-    pub fn fetched(&self) -> Value {
-        let mut body = self.bound();
-        body["parameters"] = json!({"expiration_seconds": self.seconds});
-        body
+    pub fn fetched(self) -> Binding {
+        let parameters = Some(Parameters { expiration_seconds: self.seconds });
+        Binding { parameters, ..self.bound() }
     }
 
     fn renew_before(&self) -> Timestamp {
@@ -41,27 +39,134 @@ impl Credentials {
     }
 }
 
+/// A binding that works.
+#[derive(Serialize, ToSchema)]
+pub struct Binding {
+    credentials: Granted,
+    metadata: Metadata,
+    /// What the binding was made with; in answers to GET.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    parameters: Option<Parameters>,
+}
+
+/// What gives access.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Credentials)]
+struct Granted {
+    /// A complete kubeconfig: one cluster, one user with a token, one context.
+    #[serde(serialize_with = "expose")]
+    #[schema(value_type = String)]
+    kubeconfig: SecretString,
+}
+
+/// How long it works (OSB 2.17, "Binding Metadata").
+#[derive(Serialize, ToSchema)]
+struct Metadata {
+    /// When the kubeconfig ends; UTC.
+    #[serde(serialize_with = "stamp")]
+    #[schema(value_type = String, format = DateTime, example = "2026-01-31T12:00:00.0Z")]
+    expires_at: Timestamp,
+    /// When another one should be asked for; UTC.
+    #[serde(serialize_with = "stamp")]
+    #[schema(value_type = String, format = DateTime, example = "2026-01-31T11:58:00.0Z")]
+    renew_before: Timestamp,
+}
+
+/// Parameters of a binding, as they count.
+#[derive(Serialize, ToSchema)]
+struct Parameters {
+    /// Lifetime of the kubeconfig, seconds.
+    #[schema(minimum = 600, maximum = 7200)]
+    expiration_seconds: i64,
+}
+
+/// An operation that goes on after the answer (OSB 2.17, "Asynchronous Operations").
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Accepted {
+    /// Names it to `last_operation`.
+    #[schema(example = "bind-6f7ce4f2-6a1b-4e7c-9b0a-5f6c1f0f9d11")]
+    pub operation: String,
+}
+
+/// How far an operation is (OSB 2.17, "Polling Last Operation for Service Bindings").
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LastOperation {
+    /// How far it is.
+    pub state: OperationState,
+    /// The same for people, with the cause of a failure.
+    pub description: String,
+}
+
+/// How far an operation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub enum OperationState {
+    /// It goes on.
+    #[serde(rename = "in progress")]
+    InProgress,
+    /// It is done.
+    #[serde(rename = "succeeded")]
+    Succeeded,
+    /// It ended without success.
+    #[serde(rename = "failed")]
+    Failed,
+}
+
+/// Why a request was not answered as it wished (OSB 2.17, "Service Broker Errors").
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Refusal {
+    /// A code, where OSB defines one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "ConcurrencyError")]
+    pub error: Option<&'static str>,
+    /// One sentence: what was wrong, and what would be right.
+    pub description: String,
+}
+
+/// An empty object.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Empty {}
+
+fn expose<S: Serializer>(secret: &SecretString, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(secret.expose_secret())
+}
+
 /// UTC with one fractional digit, as clients of this API have always been answered.
-fn stamp(time: Timestamp) -> String {
-    format!("{time:.1}")
+fn stamp<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&format_args!("{time:.1}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
-    #[test]
-    fn times_have_one_fractional_digit() {
-        let credentials = Credentials {
+    fn credentials() -> Credentials {
+        Credentials {
             kubeconfig: "k".to_owned().into(),
             expires_at: "2026-01-31T12:00:00Z".parse().unwrap(),
             seconds: 600,
             renewal: 20,
-        };
-        let body = credentials.fetched();
-        assert_eq!(body["metadata"]["expires_at"], "2026-01-31T12:00:00.0Z");
-        assert_eq!(body["metadata"]["renew_before"], "2026-01-31T11:58:00.0Z");
-        assert_eq!(body["parameters"]["expiration_seconds"], 600);
-        assert_eq!(body["credentials"]["kubeconfig"], "k");
+        }
+    }
+
+    #[test]
+    fn times_have_one_fractional_digit() {
+        let bound = json!({
+            "credentials": {"kubeconfig": "k"},
+            "metadata": {"expires_at": "2026-01-31T12:00:00.0Z", "renew_before": "2026-01-31T11:58:00.0Z"},
+        });
+        assert_eq!(serde_json::to_value(credentials().bound()).unwrap(), bound);
+        let fetched = serde_json::to_value(credentials().fetched()).unwrap();
+        assert_eq!(fetched["parameters"], json!({"expiration_seconds": 600}));
+        assert_eq!(fetched["credentials"], bound["credentials"]);
+    }
+
+    #[test]
+    fn states_are_those_of_osb() {
+        let states = [OperationState::InProgress, OperationState::Succeeded, OperationState::Failed];
+        assert_eq!(serde_json::to_value(states).unwrap(), json!(["in progress", "succeeded", "failed"]));
+        assert_eq!(serde_json::to_value(Empty {}).unwrap(), json!({}));
     }
 }

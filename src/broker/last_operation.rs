@@ -1,17 +1,16 @@
 //! GET of a binding's last operation (OSB 2.17, "Polling Last Operation for Service Bindings").
 
-use jiff::Timestamp;
-use serde_json::{Value, json};
-
+use super::answer::{LastOperation, OperationState};
 use super::bindings::{Progress, View};
 use super::operation::Operation;
 use super::problem::{Problem, refusal};
 use super::request::Ids;
 use super::service::Broker;
+use jiff::Timestamp;
 
 /// How an operation stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LastOperation {
+pub enum Stands {
     /// It goes on.
     InProgress(String),
     /// It is done.
@@ -20,15 +19,16 @@ pub enum LastOperation {
     Failed(String),
 }
 
-impl LastOperation {
+impl Stands {
     /// The body of the answer.
     #[must_use]
-    pub fn body(&self) -> Value {
-        match self {
-            Self::InProgress(description) => json!({"state": "in progress", "description": description}),
-            Self::Succeeded(description) => json!({"state": "succeeded", "description": description}),
-            Self::Failed(description) => json!({"state": "failed", "description": description}),
-        }
+    pub fn body(self) -> LastOperation {
+        let (state, description) = match self {
+            Self::InProgress(description) => (OperationState::InProgress, description),
+            Self::Succeeded(description) => (OperationState::Succeeded, description.to_owned()),
+            Self::Failed(description) => (OperationState::Failed, description),
+        };
+        LastOperation { state, description }
     }
 }
 
@@ -38,7 +38,7 @@ fn judge(
     found: Option<&View>,
     ids: &Ids,
     now: Timestamp,
-) -> Result<LastOperation, Problem> {
+) -> Result<Stands, Problem> {
     let found = found.filter(|view| view.instance == ids.instance.as_str());
     match (operation, found) {
         // Only a request that got this operation knows it: what it asked for is done.
@@ -49,24 +49,22 @@ fn judge(
         (Some(Operation::Unbind(_)), Some(view)) if !view.deleting => Err(Problem::Operation),
         (Some(Operation::Bind(uid)), Some(view)) if view.uid != *uid => Err(Problem::Operation),
         (Some(Operation::Bind(_)), Some(view)) if view.deleting => {
-            Ok(LastOperation::Failed("the binding is being deleted".to_owned()))
+            Ok(Stands::Failed("the binding is being deleted".to_owned()))
         }
         (_, Some(view)) if view.deleting => {
-            Ok(LastOperation::InProgress(with_cause("the binding is being removed", view)))
+            Ok(Stands::InProgress(with_cause("the binding is being removed", view)))
         }
         (_, Some(view)) => Ok(making(view, now)),
     }
 }
 
-fn making(view: &View, now: Timestamp) -> LastOperation {
+fn making(view: &View, now: Timestamp) -> Stands {
     match &view.progress {
-        _ if view.ends <= now => LastOperation::Failed("the binding has expired; bind again".to_owned()),
-        Progress::Ready(_) => LastOperation::Succeeded("the binding is ready"),
-        Progress::Stopped(reason, message) if refusal(*reason).is_some() => {
-            LastOperation::Failed(message.clone())
-        }
+        _ if view.ends <= now => Stands::Failed("the binding has expired; bind again".to_owned()),
+        Progress::Ready(_) => Stands::Succeeded("the binding is ready"),
+        Progress::Stopped(reason, message) if refusal(*reason).is_some() => Stands::Failed(message.clone()),
         Progress::Pending | Progress::Stopped(..) => {
-            LastOperation::InProgress(with_cause("the binding is being made", view))
+            Stands::InProgress(with_cause("the binding is being made", view))
         }
     }
 }
@@ -87,7 +85,7 @@ pub async fn last_operation(
     broker: &Broker,
     ids: &Ids,
     operation: Option<&Operation>,
-) -> Result<LastOperation, Problem> {
+) -> Result<Stands, Problem> {
     let name = ids.binding.as_str();
     // The watch may be behind: another replica may have begun or ended it a moment ago. It is enough
     // to say that what was begun goes on.
@@ -122,7 +120,7 @@ mod tests {
         }
     }
 
-    fn judged(operation: Option<&Operation>, found: Option<&View>) -> Result<LastOperation, Problem> {
+    fn judged(operation: Option<&Operation>, found: Option<&View>) -> Result<Stands, Problem> {
         let ids = Ids { instance: InstanceId::parse("i").unwrap(), binding: BindingId::parse("b").unwrap() };
         judge(operation, found, &ids, at(1))
     }
@@ -143,16 +141,16 @@ mod tests {
     fn a_bind_goes_on_until_it_is_ready_or_refused() {
         for operation in [Some(&bind()), None] {
             let judged = |view: View| judged(operation, Some(&view)).unwrap();
-            let going_on = |text: &str| LastOperation::InProgress(text.to_owned());
+            let going_on = |text: &str| Stands::InProgress(text.to_owned());
             assert_eq!(judged(view()), going_on("the binding is being made"));
             assert_eq!(judged(stopped(Reason::ClusterTimedOut)), going_on("the binding is being made: why"));
-            assert_eq!(judged(stopped(Reason::LimitReached)), LastOperation::Failed("why".into()));
+            assert_eq!(judged(stopped(Reason::LimitReached)), Stands::Failed("why".into()));
             let ready = View { progress: Progress::Ready(at(600)), ..view() };
-            assert_eq!(judged(ready.clone()), LastOperation::Succeeded("the binding is ready"));
-            assert!(matches!(judged(View { ends: at(1), ..ready }), LastOperation::Failed(_)));
+            assert_eq!(judged(ready.clone()), Stands::Succeeded("the binding is ready"));
+            assert!(matches!(judged(View { ends: at(1), ..ready }), Stands::Failed(_)));
         }
         let deleting = View { deleting: true, ..view() };
-        assert!(matches!(judged(Some(&bind()), Some(&deleting)).unwrap(), LastOperation::Failed(_)));
+        assert!(matches!(judged(Some(&bind()), Some(&deleting)).unwrap(), Stands::Failed(_)));
     }
 
     #[test]
@@ -161,7 +159,7 @@ mod tests {
         for operation in [Some(&unbind()), None] {
             assert_eq!(
                 judged(operation, Some(&deleting)),
-                Ok(LastOperation::InProgress("the binding is being removed: why".into()))
+                Ok(Stands::InProgress("the binding is being removed: why".into()))
             );
         }
         assert_eq!(judged(Some(&unbind()), None), Err(Problem::Gone));

@@ -1,12 +1,14 @@
 //! The Open Service Broker API over HTTP. It writes `KymaBinding`s, turns their conditions into
 //! answers and reads their Secrets; it knows no instance and no managed cluster.
 
-mod answer;
+pub mod answer;
 mod bind;
 pub mod bindings;
 pub mod catalog;
+mod docs;
 mod fetch;
 mod last_operation;
+pub mod openapi;
 mod operation;
 pub mod problem;
 pub mod request;
@@ -22,10 +24,9 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
-use serde_json::json;
 
 use bind::Bound;
-use last_operation::LastOperation;
+use last_operation::Stands;
 use problem::Problem;
 use request::{Asked, BindRequest, Ids, REQUEST_IDENTITY};
 
@@ -46,8 +47,8 @@ impl Broker {
             .route("/catalog", only(get(fetch_catalog), "GET"))
             .route(BINDING, only(binding, "GET,PUT,DELETE"))
             .route(&format!("{BINDING}/last_operation"), only(get(fetch_last_operation), "GET"));
-        Router::new()
-            .nest("/v2", osb.clone())
+        let docs = if broker.settings.api_docs { docs::router() } else { Router::new() };
+        docs.nest("/v2", osb.clone())
             .nest("/oauth/v2", osb.clone())
             .nest("/oauth/{region}/v2", osb)
             .fallback(async || Problem::UnknownPath)
@@ -83,7 +84,7 @@ async fn delete_binding(State(broker): State<Arc<Broker>>, ids: Ids, uri: Uri) -
     let asked = Asked::read(&uri)?;
     asked.check_ids()?;
     Ok(match unbind::unbind(&broker, &ids, asked.incomplete()?).await? {
-        None => Json(json!({})).into_response(),
+        None => Json(answer::Empty {}).into_response(),
         Some(operation) => (StatusCode::ACCEPTED, Json(operation.accepted())).into_response(),
     })
 }
@@ -95,8 +96,9 @@ async fn fetch_last_operation(
 ) -> Result<Response, Problem> {
     let operation = Asked::read(&uri)?.operation()?;
     let stands = last_operation::last_operation(&broker, &ids, operation.as_ref()).await?;
+    let goes_on = matches!(stands, Stands::InProgress(_));
     let mut response = Json(stands.body()).into_response();
-    if matches!(stands, LastOperation::InProgress(_)) {
+    if goes_on {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(POLL));
     }
     Ok(response)
@@ -110,7 +112,7 @@ async fn fetch_catalog(State(broker): State<Arc<Broker>>) -> Result<Response, Pr
 /// These methods for clients of a version that is served; for all others, which there are.
 fn only(methods: MethodRouter<Arc<Broker>>, allowed: &'static str) -> MethodRouter<Arc<Broker>> {
     methods.route_layer(middleware::from_fn(api_version)).fallback(async move || {
-        let mut response = Problem::WrongMethod(allowed).into_response();
+        let mut response = Problem::WrongMethod.into_response();
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
         response
     })

@@ -3,8 +3,7 @@
 
 use std::fmt;
 
-use serde_json::{Value, json};
-
+use super::answer::Accepted;
 use super::problem::Problem;
 
 /// Length of a UID, characters.
@@ -36,8 +35,8 @@ impl Operation {
 
     /// The body of a 202.
     #[must_use]
-    pub fn accepted(&self) -> Value {
-        json!({"operation": self.to_string()})
+    pub fn accepted(&self) -> Accepted {
+        Accepted { operation: self.to_string() }
     }
 }
 

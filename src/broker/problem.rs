@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
 
+use super::answer::{Empty, Refusal};
 use crate::api::conditions::Reason;
 use crate::api::names::NameError;
 
@@ -18,8 +18,8 @@ pub enum Problem {
     )]
     UnknownPath,
     /// No such method.
-    #[error("this method is not supported here; use one of: {0}")]
-    WrongMethod(&'static str),
+    #[error("this method is not supported here; the Allow header names those that are")]
+    WrongMethod,
     /// OSB 2.17, "API Version Header".
     #[error("X-Broker-API-Version must be 2.x, such as 2.17; versions 2.0 to 2.17 are served")]
     Version,
@@ -157,7 +157,7 @@ impl Problem {
     fn answer(&self) -> (StatusCode, Option<&'static str>, Option<u16>) {
         match self {
             Self::UnknownPath | Self::NoBinding | Self::NoCatalog => (StatusCode::NOT_FOUND, None, None),
-            Self::WrongMethod(_) => (StatusCode::METHOD_NOT_ALLOWED, None, None),
+            Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, None, None),
             Self::Version => (StatusCode::PRECONDITION_FAILED, None, None),
             Self::Overloaded => (StatusCode::TOO_MANY_REQUESTS, None, Some(1)),
             Self::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, None, None),
@@ -190,13 +190,11 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, code, retry_after) = self.answer();
-        let body = match (&self, code) {
+        let mut response = match self {
             // OSB 2.17, "Unbinding": the body of 410 is an empty object.
-            (Self::Gone, _) => json!({}),
-            (_, Some(code)) => json!({"error": code, "description": self.to_string()}),
-            (_, None) => json!({"description": self.to_string()}),
+            Self::Gone => (status, Json(Empty {})).into_response(),
+            _ => (status, Json(Refusal { error: code, description: self.to_string() })).into_response(),
         };
-        let mut response = (status, Json(body)).into_response();
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -32,6 +32,8 @@ pub struct Settings {
     pub renewal: u8,
     /// Services and plans, where they are to be served and checked.
     pub catalog: Option<Catalog>,
+    /// Whether the OpenAPI document and Swagger UI are served.
+    pub api_docs: bool,
 }
 
 /// How a removal went.

@@ -33,6 +33,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Print the `CustomResourceDefinition`.
     Crd,
+    /// Print the OpenAPI document of the Open Service Broker API.
+    Openapi,
 }
 
 /// Which parts of the operator run in this process.
@@ -105,6 +107,10 @@ pub struct RunArgs {
     /// How often each managed cluster is swept for what deleted bindings have left, 1s to 24h
     #[arg(long, env = "KYMA_BINDINGS_SWEEP_INTERVAL", default_value = "10m", value_parser = interval, value_name = "DURATION")]
     pub sweep_interval: Duration,
+    /// Serve the OpenAPI document at /openapi.json and Swagger UI at /docs, to anybody who can connect
+    #[arg(long, env = "KYMA_BINDINGS_API_DOCS", default_value_t = true, action = clap::ArgAction::Set,
+          num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "true|false")]
+    pub api_docs: bool,
     /// How requests are authenticated
     #[arg(long, env = "KYMA_BINDINGS_AUTH")]
     pub auth: Option<Auth>,

@@ -9,6 +9,7 @@ mod control_plane;
 mod crash;
 mod crd;
 mod dead_clusters;
+mod docs;
 mod failover;
 mod kills;
 mod leaks;

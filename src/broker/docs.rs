@@ -1,0 +1,79 @@
+//! The OpenAPI document and Swagger UI, which is a part of this program. Both tell what anybody may
+//! know and are served to anybody.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Path;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::get;
+use utoipa_swagger_ui::Config;
+
+use super::openapi;
+use super::problem::Problem;
+
+/// Where the document is served.
+const DOCUMENT: &str = "/openapi.json";
+
+/// What a browser lets the page do: run and show what this server sends, and talk to it. Swagger UI
+/// needs inline styles, and pictures out of its style sheet.
+const PAGE: [(HeaderName, &str); 4] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+         connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+];
+
+/// The routes `/openapi.json` and `/docs`.
+pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    // Without a document there is nothing to show; a test sees that there is one.
+    let Ok(document) = openapi::render() else { return Router::new() };
+    let document: Arc<str> = document.into();
+    let json = async move || ([(header::CONTENT_TYPE, "application/json")], document.to_string());
+    // Relative, so that it is found behind a proxy that serves all of this under a path of its own.
+    let config = Config::new([format!("..{DOCUMENT}")])
+        .try_it_out_enabled(true)
+        .validator_url("none")
+        .query_config_enabled(false)
+        .use_base_layout();
+    let config = Arc::new(config);
+    let page = move |path: Option<Path<String>>| {
+        let config = config.clone();
+        async move { file(path.as_ref().map_or("", |path| path.as_str()), config) }
+    };
+    Router::new()
+        .route("/docs", get(async || Redirect::to("docs/")).fallback(read_only))
+        .route("/docs/", get(page.clone()).fallback(read_only))
+        .route("/docs/{*file}", get(page).fallback(read_only))
+        .layer(middleware::map_response(guarded))
+        .route(DOCUMENT, get(json).fallback(read_only))
+}
+
+async fn read_only() -> impl IntoResponse {
+    ([(header::ALLOW, "GET,HEAD")], Problem::WrongMethod)
+}
+
+fn file(path: &str, config: Arc<Config<'static>>) -> Response {
+    let Ok(Some(file)) = utoipa_swagger_ui::serve(path, config) else {
+        return Problem::UnknownPath.into_response();
+    };
+    let kind = [(header::CONTENT_TYPE, file.content_type)];
+    let mut response = (kind, file.bytes.into_owned()).into_response();
+    if file.gzpipped {
+        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
+}
+
+async fn guarded(mut response: Response) -> Response {
+    for (name, value) in PAGE {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
