@@ -7,6 +7,7 @@ pub mod controller;
 mod failpoint;
 pub mod instances;
 pub mod managed;
+mod reload;
 pub mod run;
 pub mod secret;
 mod serve;

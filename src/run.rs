@@ -14,13 +14,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::crd;
+use crate::broker::auth::{Authenticator, Basic, Directory};
 use crate::broker::bindings::Bindings;
 use crate::broker::catalog::{Catalog, CatalogError};
 use crate::broker::{self, Broker, openapi};
-use crate::config::{Cli, Command, ConfigError, Role, RunArgs};
+use crate::config::{Auth, Cli, Command, ConfigError, Role, RunArgs};
 use crate::controller::context::Settings;
 use crate::controller::leader::{Elector, Fence, LeaderError};
 use crate::controller::{BindingController, ControllerError, gauges};
+use crate::reload::{self, FileError};
 use crate::serve::{ListenError, listen, serve};
 use crate::telemetry::admin::{self, Admin, Check};
 use crate::telemetry::logs;
@@ -65,6 +67,8 @@ enum RunError {
     Proxy,
     #[error("the control plane's kubeconfig has credentials or certificates that can't be used")]
     Client,
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]
@@ -132,7 +136,8 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
         let bindings = Arc::new(Bindings::new(client.clone(), &args.namespace));
         let synced = bindings.clone();
         checks.push(("broker's KymaBindings", Box::new(move || synced.is_synced())));
-        let router = Broker::new(bindings.clone(), broker_settings(args)?, metrics.clone()).router();
+        let auth = authenticator(args, &metrics)?;
+        let router = Broker::new(bindings.clone(), broker_settings(args)?, metrics.clone()).router(auth);
         let listener = listen("--listen", args.listen).await?;
         tracing::info!(address = address(&listener), "serving the Open Service Broker API");
         Some((listener, router, bindings))
@@ -184,6 +189,25 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
     done
 }
 
+/// Who is let in, as the flags say.
+fn authenticator(args: &RunArgs, metrics: &Arc<Metrics>) -> Result<Authenticator, RunError> {
+    let access = &args.access;
+    if access.has(Auth::None) {
+        tracing::warn!("requests are not authenticated: whoever reaches --listen gets keys of clusters");
+        let only_local = args.listen.ip().is_loopback() && !access.allow_anonymous;
+        return Ok(Authenticator::open(only_local, metrics.clone()));
+    }
+    let basic = match &access.htpasswd_file {
+        Some(path) => {
+            let files = vec![("--htpasswd-file", path.clone())];
+            let parse = |contents: &[Vec<u8>]| Directory::parse(contents.first().map_or(&[], Vec::as_slice));
+            Some(Basic::new(reload::load(files, parse)?))
+        }
+        None => None,
+    };
+    Ok(Authenticator::closed(basic, metrics.clone()))
+}
+
 /// Reconciles while this process leads, and ends with its leadership.
 async fn lead(elector: Option<&Elector>, controller: BindingController) -> Result<(), RunError> {
     let Some(elector) = elector else { return Ok(Box::pin(controller.run(Fence::open())).await?) };
@@ -228,7 +252,7 @@ fn broker_settings(args: &RunArgs) -> Result<broker::Settings, RunError> {
         async_after: args.broker.async_after,
         renewal: args.broker.renew_before_percentage,
         catalog,
-        api_docs: args.api_docs,
+        api_docs: args.broker.api_docs,
     })
 }
 

@@ -85,7 +85,12 @@ impl Operator {
     ) -> Result<ManagedProcess> {
         let mut command = Command::new(program);
         command.arg(AS_OPERATOR).arg("run").arg("--kubeconfig").arg(kubeconfig);
-        command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--auth", "none"]);
+        command.args(["--admin-listen", "127.0.0.1:0"]);
+        for (flag, value) in [("--listen", "127.0.0.1:0"), ("--auth", "none")] {
+            if !args.contains(&flag) {
+                command.args([flag, value]);
+            }
+        }
         command.args(["--log-format", "json", "--log-level", "trace"]);
         if !args.iter().any(|arg| arg.starts_with("--lease")) {
             // Alone in its namespace, and started again at once after it was killed.

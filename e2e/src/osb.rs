@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use reqwest::header::HeaderMap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use crate::eventually;
@@ -13,6 +16,7 @@ use crate::eventually;
 pub struct Osb {
     http: reqwest::Client,
     base: String,
+    authorization: Option<HeaderValue>,
 }
 
 /// An answer, whatever its status.
@@ -49,7 +53,28 @@ impl Osb {
     pub fn new(base: &str) -> Self {
         // Building fails only where the default client panics, too.
         let http = reqwest::Client::builder().no_proxy().build().unwrap_or_default();
-        Self { http, base: base.to_owned() }
+        Self { http, base: base.to_owned(), authorization: None }
+    }
+
+    /// The same as a user with a password.
+    #[must_use]
+    pub fn with_basic(self, user: &str, password: &str) -> Self {
+        self.with_authorization(&format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))
+    }
+
+    /// The same with that header in every request; without one if it can't be one.
+    #[must_use]
+    pub fn with_authorization(self, value: &str) -> Self {
+        Self { authorization: value.parse().ok(), ..self }
+    }
+
+    /// A request as it is sent by this client.
+    fn to(&self, method: Method, url: &str) -> RequestBuilder {
+        let request = self.http.request(method, url);
+        match &self.authorization {
+            Some(value) => request.header(AUTHORIZATION, value),
+            None => request,
+        }
     }
 
     /// URL of a binding under the plain prefix.
@@ -67,7 +92,7 @@ impl Osb {
         if let Some(seconds) = seconds {
             body["parameters"] = json!({"expiration_seconds": seconds});
         }
-        send(self.http.put(self.url(instance, binding)).json(&body)).await
+        send(self.to(Method::PUT, &self.url(instance, binding)).json(&body)).await
     }
 
     /// PUT, repeated as a platform does while the answer is that it takes longer (503).
@@ -88,7 +113,7 @@ impl Osb {
     /// # Errors
     /// As [`Self::bind`].
     pub async fn fetch(&self, instance: &str, binding: &str) -> Result<Answer> {
-        send(self.http.get(self.url(instance, binding))).await
+        send(self.to(Method::GET, &self.url(instance, binding))).await
     }
 
     /// DELETE.
@@ -97,15 +122,15 @@ impl Osb {
     /// As [`Self::bind`].
     pub async fn unbind(&self, instance: &str, binding: &str) -> Result<Answer> {
         let url = format!("{}?service_id=kyma&plan_id=aws", self.url(instance, binding));
-        send(self.http.delete(url)).await
+        send(self.to(Method::DELETE, &url)).await
     }
 
     /// Any request to a path of this broker, with the version header.
     ///
     /// # Errors
     /// As [`Self::bind`].
-    pub async fn request(&self, method: reqwest::Method, path: &str, body: Option<String>) -> Result<Answer> {
-        let request = self.http.request(method, format!("{}{path}", self.base));
+    pub async fn request(&self, method: Method, path: &str, body: Option<String>) -> Result<Answer> {
+        let request = self.to(method, &format!("{}{path}", self.base));
         send(match body {
             Some(body) => request.body(body),
             None => request,
@@ -114,12 +139,12 @@ impl Osb {
     }
 
     /// A request without the version header, to be filled in.
-    pub fn bare(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.base))
+    pub fn bare(&self, method: Method, path: &str) -> RequestBuilder {
+        self.to(method, &format!("{}{path}", self.base))
     }
 }
 
-async fn send(request: reqwest::RequestBuilder) -> Result<Answer> {
+async fn send(request: RequestBuilder) -> Result<Answer> {
     answer(request.header("X-Broker-API-Version", "2.17")).await
 }
 
@@ -127,7 +152,7 @@ async fn send(request: reqwest::RequestBuilder) -> Result<Answer> {
 ///
 /// # Errors
 /// When there is no answer, or one that isn't JSON.
-pub async fn answer(request: reqwest::RequestBuilder) -> Result<Answer> {
+pub async fn answer(request: RequestBuilder) -> Result<Answer> {
     let response = request.timeout(Duration::from_mins(1)).send().await?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let body = response.json().await.with_context(|| format!("the body of a {status} is not JSON"))?;

@@ -2,6 +2,7 @@
 //! answers and reads their Secrets; it knows no instance and no managed cluster.
 
 pub mod answer;
+pub mod auth;
 mod bind;
 pub mod bindings;
 pub mod catalog;
@@ -25,6 +26,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
 
+use auth::Authenticator;
 use bind::Bound;
 use last_operation::Stands;
 use problem::Problem;
@@ -39,14 +41,23 @@ const BINDING: &str = "/service_instances/{instance_id}/service_bindings/{bindin
 const POLL: u16 = 2;
 
 impl Broker {
-    /// The routes, under each of the three prefixes.
-    pub fn router(self) -> Router {
+    /// The routes, under each of the three prefixes, for those who are let in.
+    pub fn router(self, auth: Authenticator) -> Router {
         let broker = Arc::new(self);
         let binding = get(fetch_binding).put(put_binding).delete(delete_binding);
+        let auth = Arc::new(auth);
+        // Methods for those who are let in and speak a version that is served; for anybody else, which
+        // methods there are.
+        let only = |allowed, methods: MethodRouter<Arc<Self>>| {
+            methods
+                .route_layer(middleware::from_fn(api_version))
+                .route_layer(middleware::from_fn_with_state(auth.clone(), auth::authenticate))
+                .fallback(async move || wrong_method(allowed))
+        };
         let osb = Router::new()
-            .route("/catalog", only(get(fetch_catalog), "GET"))
-            .route(BINDING, only(binding, "GET,PUT,DELETE"))
-            .route(&format!("{BINDING}/last_operation"), only(get(fetch_last_operation), "GET"));
+            .route("/catalog", only("GET", get(fetch_catalog)))
+            .route(BINDING, only("GET,PUT,DELETE", binding))
+            .route(&format!("{BINDING}/last_operation"), only("GET", get(fetch_last_operation)));
         let docs = if broker.settings.api_docs { docs::router() } else { Router::new() };
         docs.nest("/v2", osb.clone())
             .nest("/oauth/v2", osb.clone())
@@ -109,13 +120,10 @@ async fn fetch_catalog(State(broker): State<Arc<Broker>>) -> Result<Response, Pr
     Ok(Json(catalog.body()).into_response())
 }
 
-/// These methods for clients of a version that is served; for all others, which there are.
-fn only(methods: MethodRouter<Arc<Broker>>, allowed: &'static str) -> MethodRouter<Arc<Broker>> {
-    methods.route_layer(middleware::from_fn(api_version)).fallback(async move || {
-        let mut response = Problem::WrongMethod.into_response();
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
-        response
-    })
+fn wrong_method(allowed: &'static str) -> Response {
+    let mut response = Problem::WrongMethod.into_response();
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
 }
 
 async fn api_version(request: Request, next: Next) -> Result<Response, Problem> {
@@ -126,7 +134,7 @@ async fn api_version(request: Request, next: Next) -> Result<Response, Problem> 
 /// Around every request: a bound on how many, the echo of its identity, metrics and one log line.
 async fn observe(State(broker): State<Arc<Broker>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let identity = request.headers().get(REQUEST_IDENTITY).cloned();
+    let identity = request::identity(request.headers()).map(str::to_owned);
     let route =
         if request.extensions().get::<MatchedPath>().is_some() { "service_binding" } else { "unknown" };
     let method = method(request.method());
@@ -137,10 +145,9 @@ async fn observe(State(broker): State<Arc<Broker>>, request: Request, next: Next
     let code = response.status().as_u16();
     let took = began.elapsed();
     broker.metrics.answered(route, method, code, took);
-    let request_id = identity.as_ref().and_then(|v| v.to_str().ok());
-    tracing::info!(route, method, code, request_id, took_ms = took.as_millis(), "answered");
+    tracing::info!(route, method, code, request_id = identity, took_ms = took.as_millis(), "answered");
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Some(identity) = identity {
+    if let Some(identity) = identity.and_then(|identity| HeaderValue::try_from(identity).ok()) {
         response.headers_mut().insert(REQUEST_IDENTITY, identity);
     }
     response

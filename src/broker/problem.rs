@@ -23,6 +23,15 @@ pub enum Problem {
     /// OSB 2.17, "API Version Header".
     #[error("X-Broker-API-Version must be 2.x, such as 2.17; versions 2.0 to 2.17 are served")]
     Version,
+    /// Nobody we know, and why: in our own words, without the credential.
+    #[error("{0}")]
+    Unauthenticated(&'static str),
+    /// Which one counts?
+    #[error("there must be exactly one header Authorization")]
+    RepeatedAuthorization,
+    /// A page from elsewhere asks, in a browser here.
+    #[error("the header Host must be localhost or a loopback address, because nobody is authenticated here")]
+    Host,
     /// Too many requests under way.
     #[error("too many requests are under way; try again in a moment")]
     Overloaded,
@@ -159,10 +168,13 @@ impl Problem {
             Self::UnknownPath | Self::NoBinding | Self::NoCatalog => (StatusCode::NOT_FOUND, None, None),
             Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, None, None),
             Self::Version => (StatusCode::PRECONDITION_FAILED, None, None),
+            Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, None, None),
+            Self::Host => (StatusCode::FORBIDDEN, None, None),
             Self::Overloaded => (StatusCode::TOO_MANY_REQUESTS, None, Some(1)),
             Self::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, None, None),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, None, None),
-            Self::BodyNotAnObject
+            Self::RepeatedAuthorization
+            | Self::BodyNotAnObject
             | Self::Id(_)
             | Self::Missing(_)
             | Self::Expiration { .. }

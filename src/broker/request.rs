@@ -184,7 +184,7 @@ impl BindRequest {
                 None => Wish::Lifetime(seconds(&body, lifetimes)?),
             },
             created_by: created_by(&body, headers).as_deref().map(short),
-            request_id: header_text(headers, REQUEST_IDENTITY).as_deref().map(short),
+            request_id: identity(headers).map(str::to_owned),
         })
     }
 }
@@ -239,6 +239,13 @@ fn created_by(body: &Map<String, Value>, headers: &HeaderMap) -> Option<String> 
         tracing::warn!("X-Broker-API-Originating-Identity is not 'platform base64(json)'; ignored");
     }
     decoded
+}
+
+/// The request's identity, where it is one that can be shown: at most 256 printable characters.
+pub fn identity(headers: &HeaderMap) -> Option<&str> {
+    let text = headers.get(REQUEST_IDENTITY)?.to_str().ok()?;
+    let legal = (1..=MAX_INFO).contains(&text.len()) && !text.contains(char::is_control);
+    legal.then_some(text)
 }
 
 fn header_text(headers: &HeaderMap, name: &str) -> Option<String> {

@@ -20,4 +20,8 @@ pub struct BrokerArgs {
     /// File (YAML or JSON) with the catalog to serve, whose service and plan ids are then checked
     #[arg(long, env = "KYMA_BINDINGS_CATALOG", value_name = "PATH")]
     pub catalog: Option<PathBuf>,
+    /// Serve the OpenAPI document at /openapi.json and Swagger UI at /docs, to anybody who can connect
+    #[arg(long, env = "KYMA_BINDINGS_API_DOCS", default_value_t = true, action = clap::ArgAction::Set,
+          num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "true|false")]
+    pub api_docs: bool,
 }

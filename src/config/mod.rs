@@ -1,6 +1,7 @@
 //! Every flag and environment variable, with its bounds.
 
 mod broker;
+mod listen;
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -16,6 +17,7 @@ use crate::controller::leader::Times;
 use crate::telemetry::logs::Format;
 
 pub use broker::BrokerArgs;
+pub use listen::{Auth, ListenArgs, ListenConfigError};
 
 /// Hands out short-lived kubeconfigs for managed Kyma clusters.
 #[derive(Debug, Parser)]
@@ -46,13 +48,6 @@ pub enum Role {
     Broker,
     /// The controller only.
     Controller,
-}
-
-/// How requests are authenticated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Auth {
-    /// Not at all: accepted only where --listen is a loopback address.
-    None,
 }
 
 /// Flags of `run`. Each has an environment variable of the same name.
@@ -107,13 +102,9 @@ pub struct RunArgs {
     /// How often each managed cluster is swept for what deleted bindings have left, 1s to 24h
     #[arg(long, env = "KYMA_BINDINGS_SWEEP_INTERVAL", default_value = "10m", value_parser = interval, value_name = "DURATION")]
     pub sweep_interval: Duration,
-    /// Serve the OpenAPI document at /openapi.json and Swagger UI at /docs, to anybody who can connect
-    #[arg(long, env = "KYMA_BINDINGS_API_DOCS", default_value_t = true, action = clap::ArgAction::Set,
-          num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "true|false")]
-    pub api_docs: bool,
-    /// How requests are authenticated
-    #[arg(long, env = "KYMA_BINDINGS_AUTH")]
-    pub auth: Option<Auth>,
+    /// Who is let in, and how.
+    #[command(flatten)]
+    pub access: ListenArgs,
     /// Elect one of several processes by a Lease in --namespace; only it reconciles
     #[arg(long, env = "KYMA_BINDINGS_LEADER_ELECT", default_value_t = true, action = clap::ArgAction::Set,
           num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "true|false")]
@@ -165,16 +156,9 @@ pub enum ConfigError {
         /// Lease duration.
         lease: Duration,
     },
-    /// Nobody said how requests are authenticated.
-    #[error(
-        "--auth must be given; only 'none' is there so far, with --listen on a loopback address such as 127.0.0.1:8080"
-    )]
-    NoAuth,
-    /// Anybody could ask for keys.
-    #[error(
-        "--auth none is accepted only where --listen is a loopback address such as 127.0.0.1:8080, not {0}: it would hand out clusters' keys to anybody"
-    )]
-    OpenToStrangers(SocketAddr),
+    /// The flags of the listener don't fit together.
+    #[error(transparent)]
+    Listen(#[from] ListenConfigError),
 }
 
 impl RunArgs {
@@ -192,14 +176,10 @@ impl RunArgs {
         if !(apart(retry, renew) && apart(renew, lease)) {
             return Err(ConfigError::Lease { retry, renew, lease });
         }
-        match self.auth {
-            _ if self.role == Role::Controller => Ok(()),
-            None => Err(ConfigError::NoAuth),
-            Some(Auth::None) if !self.listen.ip().is_loopback() => {
-                Err(ConfigError::OpenToStrangers(self.listen))
-            }
-            Some(Auth::None) => Ok(()),
+        if self.role != Role::Controller {
+            self.access.check(self.listen)?;
         }
+        Ok(())
     }
 
     /// The times of the election.
@@ -334,13 +314,5 @@ mod tests {
                 assert!(message.contains(word), "{word} is not in: {message}");
             }
         }
-    }
-
-    #[test]
-    fn nobody_is_let_in_unasked() {
-        assert!(parse(&[]).unwrap_err().contains("--auth must be given"));
-        assert!(parse(&["--auth", "none"]).unwrap_err().contains("0.0.0.0:8080"));
-        assert!(parse(&["--auth", "none", "--listen", "[::1]:8080"]).is_ok());
-        assert!(parse(&["--role", "controller"]).is_ok());
     }
 }

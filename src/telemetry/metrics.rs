@@ -41,11 +41,18 @@ struct Cause {
     reason: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Denied {
+    scheme: &'static str,
+    reason: &'static str,
+}
+
 /// All counters of the process.
 pub struct Metrics {
     registry: Mutex<Registry>,
     requests: Family<Request, Counter>,
     request_duration: Family<Route, Histogram, fn() -> Histogram>,
+    auth_failures: Family<Denied, Counter>,
     reconciles: Family<Outcome, Counter>,
     reconcile_duration: Histogram,
     limit_rejections: Counter,
@@ -62,6 +69,7 @@ impl Default for Metrics {
             registry: Mutex::new(Registry::with_prefix(PREFIX)),
             requests: Family::default(),
             request_duration: Family::new_with_constructor(durations),
+            auth_failures: Family::default(),
             reconciles: Family::default(),
             reconcile_duration: Histogram::new(BUCKETS),
             limit_rejections: Counter::default(),
@@ -79,6 +87,11 @@ impl Default for Metrics {
                 "http_request_duration_seconds",
                 "Time from request to answer",
                 metrics.request_duration.clone(),
+            );
+            registry.register(
+                "authentication_failures",
+                "Requests that were not let in, by scheme and reason",
+                metrics.auth_failures.clone(),
             );
             registry.register("reconciles", "Reconciles by result", metrics.reconciles.clone());
             registry.register(
@@ -122,6 +135,11 @@ impl Metrics {
     pub fn answered(&self, route: &'static str, method: &'static str, code: u16, took: Duration) {
         self.requests.get_or_create(&Request { route, method, code }).inc();
         self.request_duration.get_or_create(&Route { route, method }).observe(took.as_secs_f64());
+    }
+
+    /// A request was not let in.
+    pub fn auth_failure(&self, scheme: &'static str, reason: &'static str) {
+        self.auth_failures.get_or_create(&Denied { scheme, reason }).inc();
     }
 
     /// A reconcile ended.
@@ -175,6 +193,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.answered("service_binding", "PUT", 201, Duration::from_millis(3));
         metrics.managed_cluster_error("ClusterTimedOut");
+        metrics.auth_failure("basic", "password");
         metrics.limit_rejection();
         metrics.orphans_removed(2);
         metrics.swept("clean");
@@ -184,6 +203,7 @@ mod tests {
         for line in [
             r#"kyma_bindings_http_requests_total{route="service_binding",method="PUT",code="201"} 1"#,
             r#"kyma_bindings_managed_cluster_errors_total{reason="ClusterTimedOut"} 1"#,
+            r#"kyma_bindings_authentication_failures_total{scheme="basic",reason="password"} 1"#,
             "kyma_bindings_limit_rejections_total 1",
             r#"kyma_bindings_reconciles_total{result="success"} 1"#,
             "kyma_bindings_orphans_removed_total 2",

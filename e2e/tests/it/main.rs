@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod asynchronous;
+mod auth;
 mod cluster_changes;
 mod contract;
 mod control_plane;

@@ -1,0 +1,149 @@
+//! Flags of the API's listener: who is let in, and how.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// How requests are authenticated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Auth {
+    /// By user and password, from --htpasswd-file
+    Basic,
+    /// Not at all; only where --listen is a loopback address, or with --allow-anonymous
+    None,
+}
+
+/// Flags of the API's listener.
+#[derive(Debug, Args)]
+pub struct ListenArgs {
+    /// How requests are authenticated; repeat it, or separate by commas, for several ways
+    #[arg(long, env = "KYMA_BINDINGS_AUTH", value_delimiter = ',')]
+    pub auth: Vec<Auth>,
+    /// With --auth none: serve anybody, on whatever address
+    #[arg(long, env = "KYMA_BINDINGS_ALLOW_ANONYMOUS")]
+    pub allow_anonymous: bool,
+    /// For --auth basic: users and bcrypt hashes, as `htpasswd -B` writes them; read again on change
+    #[arg(long, env = "KYMA_BINDINGS_HTPASSWD_FILE", value_name = "PATH")]
+    pub htpasswd_file: Option<PathBuf>,
+    /// With --auth basic: take passwords over plain HTTP, because something in front speaks TLS
+    #[arg(long, env = "KYMA_BINDINGS_ALLOW_BASIC_WITHOUT_TLS")]
+    pub allow_basic_without_tls: bool,
+}
+
+/// Flags of the listener that are right alone but not together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ListenConfigError {
+    /// Nobody said how requests are authenticated.
+    #[error(
+        "--auth must be given: basic, or none with --listen on a loopback address such as 127.0.0.1:8080"
+    )]
+    NoAuth,
+    /// Who has no credentials would be let in, so why ask for any?
+    #[error("--auth none must be the only one: it lets in who has no credentials")]
+    NoneAndMore,
+    /// Anybody could ask for keys.
+    #[error(
+        "--auth none is accepted only where --listen is a loopback address such as 127.0.0.1:8080, not {0}: \
+         it would hand out clusters' keys to anybody; --allow-anonymous does so all the same"
+    )]
+    OpenToStrangers(SocketAddr),
+    /// A flag that needs another one.
+    #[error("{0} must be given with {1}")]
+    Needs(&'static str, &'static str),
+    /// A flag that says nothing without another one.
+    #[error("{0} has a meaning only with {1}; leave it out")]
+    Idle(&'static str, &'static str),
+    /// Passwords for anybody on the way.
+    #[error(
+        "--auth basic sends passwords, so --allow-basic-without-tls must say that something in front speaks TLS"
+    )]
+    BareBasic,
+}
+
+impl ListenArgs {
+    /// Checks what one flag alone can't tell.
+    ///
+    /// # Errors
+    /// The first [`ListenConfigError`] found.
+    pub fn check(&self, listen: SocketAddr) -> Result<(), ListenConfigError> {
+        use ListenConfigError::{BareBasic, Idle, Needs, NoAuth, NoneAndMore, OpenToStrangers};
+        if self.auth.is_empty() {
+            return Err(NoAuth);
+        }
+        let (none, basic) = (self.has(Auth::None), self.has(Auth::Basic));
+        if none && self.auth.iter().any(|auth| *auth != Auth::None) {
+            return Err(NoneAndMore);
+        }
+        if none && !listen.ip().is_loopback() && !self.allow_anonymous {
+            return Err(OpenToStrangers(listen));
+        }
+        let idle = [
+            (!none && self.allow_anonymous, "--allow-anonymous", "--auth none"),
+            (!basic && self.htpasswd_file.is_some(), "--htpasswd-file", "--auth basic"),
+            (!basic && self.allow_basic_without_tls, "--allow-basic-without-tls", "--auth basic"),
+        ];
+        if let Some((_, flag, with)) = idle.into_iter().find(|(idle, ..)| *idle) {
+            return Err(Idle(flag, with));
+        }
+        if basic && self.htpasswd_file.is_none() {
+            return Err(Needs("--htpasswd-file", "--auth basic"));
+        }
+        if basic && !self.allow_basic_without_tls {
+            return Err(BareBasic);
+        }
+        Ok(())
+    }
+
+    /// Whether requests may be authenticated this way.
+    #[must_use]
+    pub fn has(&self, auth: Auth) -> bool {
+        self.auth.contains(&auth)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use crate::config::{Cli, Command};
+
+    /// Flags separated by spaces, checked for that address.
+    fn check(listen: &str, args: &str) -> Result<(), String> {
+        let args = ["kyma-bindings", "run", "--listen", listen].into_iter().chain(args.split_whitespace());
+        let cli = Cli::try_parse_from(args).map_err(|e| e.to_string())?;
+        let Command::Run(args) = cli.command else { panic!("not run") };
+        args.check().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn nobody_is_let_in_unasked() {
+        for (listen, args, word) in [
+            ("127.0.0.1:8080", "", "--auth must be given"),
+            ("0.0.0.0:8080", "--auth none", "0.0.0.0:8080"),
+            ("10.0.0.1:8080", "--auth none", "10.0.0.1:8080"),
+            ("127.0.0.1:8080", "--auth none,basic", "must be the only one"),
+            ("0.0.0.0:8080", "--auth basic", "--htpasswd-file must be given with --auth basic"),
+            ("127.0.0.1:8080", "--auth basic --htpasswd-file f", "--allow-basic-without-tls"),
+            ("127.0.0.1:8080", "--auth none --htpasswd-file f", "only with --auth basic"),
+            ("127.0.0.1:8080", "--auth none --allow-basic-without-tls", "only with --auth basic"),
+            (
+                "127.0.0.1:8080",
+                "--auth basic --htpasswd-file f --allow-basic-without-tls --allow-anonymous",
+                "only with --auth none",
+            ),
+        ] {
+            let message = check(listen, args).unwrap_err();
+            assert!(message.contains(word), "{word} is not in: {message}");
+        }
+        for (listen, args) in [
+            ("[::1]:8080", "--auth none"),
+            ("127.0.0.1:8080", "--auth none"),
+            ("0.0.0.0:8080", "--auth none --allow-anonymous"),
+            ("0.0.0.0:8080", "--auth basic --htpasswd-file f --allow-basic-without-tls"),
+            ("0.0.0.0:8080", "--role controller"),
+        ] {
+            assert_eq!(check(listen, args), Ok(()), "{args}");
+        }
+    }
+}
