@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use e2e::WorkDir;
-use e2e::playground::{Clusters, Playground, Steps, log_tail, say, seconds};
+use e2e::playground::{Access, Auth, Clusters, Playground, Steps, log_tail, say, seconds};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Starts two real clusters and the operator on this machine, makes short-lived kubeconfigs by
@@ -19,6 +19,9 @@ struct Args {
     /// End after the proof
     #[arg(long)]
     once: bool,
+    /// How requests are authenticated
+    #[arg(long, default_value = "none")]
+    auth: Auth,
 }
 
 fn main() -> ExitCode {
@@ -63,8 +66,9 @@ async fn run(args: &Args, dir: &Arc<WorkDir>) -> Result<()> {
     let mut interrupts = Interrupts::new()?;
     let steps = Steps::default();
     let started = Instant::now();
+    let access = Access::new(args.auth, dir)?;
     let clusters = interrupts.end(Box::pin(Clusters::start(&steps))).await?;
-    let playground = interrupts.end(Box::pin(Playground::start(&steps, &clusters, dir))).await?;
+    let playground = interrupts.end(Box::pin(Playground::start(&steps, &clusters, dir, access))).await?;
     interrupts.end(Box::pin(playground.prove(&steps))).await?;
     say(&format!("All proved in {}.\n", seconds(started.elapsed())));
     if args.once {

@@ -6,7 +6,7 @@ impl Playground<'_> {
     /// Lines for a shell, ready to be pasted.
     #[must_use]
     pub fn hints(&self) -> String {
-        let osb = self.operator.osb();
+        let (osb, curl) = (self.access.osb(&self.operator), self.access.curl());
         let (mine, by_http) = (osb.url(INSTANCE, "mine"), osb.url(INSTANCE, BY_HTTP));
         let version = "-H 'X-Broker-API-Version: 2.17'";
         // The build's own kubectl: there may be no other one, or one that is too old.
@@ -17,13 +17,13 @@ impl Playground<'_> {
         let (handed_out, applied) = (handed_out.display(), applied.display());
         format!(
             r#"# Another binding by HTTP; the answer has a kubeconfig, so a token, in it
-curl -sS -i -w '\n' -X PUT {version} -H 'Content-Type: application/json' \
+{curl} -X PUT {version} -H 'Content-Type: application/json' \
   -d '{{"service_id":"kyma","plan_id":"aws","parameters":{{"expiration_seconds":900}}}}' \
   {mine}
 
 # Fetch it again, and end it
-curl -sS -i -w '\n' {version} {mine}
-curl -sS -i -w '\n' -X DELETE {version} \
+{curl} {version} {mine}
+{curl} -X DELETE {version} \
   '{mine}?service_id=kyma&plan_id=aws'
 
 # The control plane: all bindings, and one in full
@@ -35,7 +35,7 @@ curl -sS -i -w '\n' -X DELETE {version} \
 {kubectl} {applied} get secrets -A
 
 # End them: by HTTP, and with kubectl; after that the two lines before are refused
-curl -sS -i -w '\n' -X DELETE {version} \
+{curl} -X DELETE {version} \
   '{by_http}?service_id=kyma&plan_id=aws'
 {control} delete kb {APPLIED}
 

@@ -1,5 +1,6 @@
 //! The playground: two real clusters, the operator, and proof that its kubeconfigs work.
 
+mod access;
 mod hints;
 mod steps;
 
@@ -15,6 +16,7 @@ use crate::osb::{Answer, Osb};
 use crate::stage::{install_crd, prepare_managed, prove, prove_refused};
 use crate::{Binaries, Cluster, Operator, Stage, WorkDir, operator};
 
+pub use access::{Access, Auth};
 pub use steps::{Steps, say, seconds};
 
 /// The instance, the binding and the namespaces of the examples, which are applied as they are.
@@ -81,6 +83,7 @@ pub struct Playground<'a> {
     clusters: &'a Clusters,
     stage: Stage<'a>,
     operator: Operator,
+    access: Access,
     kubectl: PathBuf,
     dir: Arc<WorkDir>,
 }
@@ -90,7 +93,12 @@ impl<'a> Playground<'a> {
     ///
     /// # Errors
     /// When one of these fails.
-    pub async fn start(steps: &Steps, clusters: &'a Clusters, dir: &Arc<WorkDir>) -> Result<Self> {
+    pub async fn start(
+        steps: &Steps,
+        clusters: &'a Clusters,
+        dir: &Arc<WorkDir>,
+        access: Access,
+    ) -> Result<Self> {
         let kubectl = Binaries::find_or_build().await?.kubectl;
         let control = &clusters.control;
         steps
@@ -117,7 +125,8 @@ impl<'a> Playground<'a> {
             })
             .await?;
         let program = operator::this_program()?;
-        let args = ["--namespace", NAMESPACE, "--instance-namespace", INSTANCE_NAMESPACE];
+        let mut args = vec!["--namespace", NAMESPACE, "--instance-namespace", INSTANCE_NAMESPACE];
+        args.extend(access.args.iter().map(String::as_str));
         let start = async {
             let operator = Operator::launch(dir, &program, control.kubeconfig_path(), &args).await?;
             operator.ready().await?;
@@ -131,7 +140,7 @@ impl<'a> Playground<'a> {
         };
         let done = |(): &()| "the API server takes bindings without delay: their CRD is 2 s old".to_owned();
         steps.step("waiting for the API server", wait, done).await?;
-        Ok(Self { clusters, stage, operator, kubectl, dir: Arc::clone(dir) })
+        Ok(Self { clusters, stage, operator, access, kubectl, dir: Arc::clone(dir) })
     }
 
     /// Makes bindings in both ways, proves their kubeconfigs, and measures.
@@ -139,7 +148,7 @@ impl<'a> Playground<'a> {
     /// # Errors
     /// When something isn't as promised.
     pub async fn prove(&self, steps: &Steps) -> Result<()> {
-        let osb = self.operator.osb();
+        let osb = self.access.osb(&self.operator);
         let put = async {
             let answer = expect(201, osb.bind(INSTANCE, BY_HTTP, Some(LIFETIME)).await?)?;
             let kubeconfig = answer.kubeconfig()?.to_owned();
