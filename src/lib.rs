@@ -12,3 +12,4 @@ pub mod run;
 pub mod secret;
 mod serve;
 pub mod telemetry;
+mod tls;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -22,11 +23,12 @@ use crate::config::{Auth, Cli, Command, ConfigError, Role, RunArgs};
 use crate::controller::context::Settings;
 use crate::controller::leader::{Elector, Fence, LeaderError};
 use crate::controller::{BindingController, ControllerError, gauges};
-use crate::reload::{self, FileError};
-use crate::serve::{ListenError, listen, serve};
+use crate::reload::{self, Current, FileError};
+use crate::serve::{ListenError, MAX_CONNECTIONS, Server, listen};
 use crate::telemetry::admin::{self, Admin, Check};
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
+use crate::tls;
 
 /// How long requests in flight may go on after SIGTERM; the process ends within 10 s.
 const DRAIN: Duration = Duration::from_secs(8);
@@ -138,9 +140,12 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
         checks.push(("broker's KymaBindings", Box::new(move || synced.is_synced())));
         let auth = authenticator(args, &metrics)?;
         let router = Broker::new(bindings.clone(), broker_settings(args)?, metrics.clone()).router(auth);
+        let tls = args.access.tls_files().map(|files| reload::load(files, tls::parse)).transpose()?;
         let listener = listen("--listen", args.listen).await?;
-        tracing::info!(address = address(&listener), "serving the Open Service Broker API");
-        Some((listener, router, bindings))
+        let tls_on = tls.is_some();
+        tracing::info!(address = address(&listener), tls = tls_on, "serving the Open Service Broker API");
+        let server = server("api", listener, tls, &metrics);
+        Some((server, router, bindings))
     };
     let controller = if args.role == Role::Broker {
         None
@@ -154,7 +159,8 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
     tracing::info!(address = address(&admin), "serving probes and metrics");
     // It goes on while requests in flight end.
     let never = CancellationToken::new();
-    let admin = serve(admin, admin::router(Admin { metrics, checks }), never, Duration::ZERO);
+    let admin = server("admin", admin, None, &metrics);
+    let admin = admin.serve(admin::router(Admin { metrics, checks }), never, Duration::ZERO);
 
     let elector = args
         .leader_elect
@@ -167,8 +173,8 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
     };
     let broker = async {
         match broker {
-            Some((listener, router, bindings)) => tokio::select! {
-                () = serve(listener, router, stop.clone(), DRAIN) => {}
+            Some((server, router, bindings)) => tokio::select! {
+                () = server.serve(router, stop.clone(), DRAIN) => {}
                 () = bindings.run() => {}
             },
             None => stop.cancelled().await,
@@ -187,6 +193,15 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
     }
     tracing::info!("stopped");
     done
+}
+
+fn server(
+    name: &'static str,
+    listener: TcpListener,
+    tls: Option<Arc<Current<ServerConfig>>>,
+    metrics: &Arc<Metrics>,
+) -> Server {
+    Server { name, listener, tls, connections: MAX_CONNECTIONS, metrics: metrics.clone() }
 }
 
 /// Who is let in, as the flags say.
@@ -253,6 +268,7 @@ fn broker_settings(args: &RunArgs) -> Result<broker::Settings, RunError> {
         renewal: args.broker.renew_before_percentage,
         catalog,
         api_docs: args.broker.api_docs,
+        max_in_flight: usize::try_from(args.access.max_in_flight).unwrap_or(usize::MAX),
     })
 }
 

@@ -1,29 +1,59 @@
-//! Serving a router over HTTP/1.1, with the timers and bounds that `axum::serve` leaves out.
+//! Serving a router over HTTP/1.1 and, where a client of TLS chooses it, HTTP/2, with the timers and
+//! bounds that `axum::serve` leaves out.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-/// Longest wait for a whole request head.
+use crate::reload::Current;
+use crate::telemetry::metrics::Metrics;
+use crate::tls::HTTP_2;
+
+/// Longest wait for a whole request head, also for the first byte of the next one.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection without a request for so long is ended.
+const IDLE: Duration = Duration::from_mins(1);
+/// How long its end may take; then it is cut off.
+const END: Duration = Duration::from_secs(5);
 /// Most connections at once; further ones wait to be accepted.
-const MAX_CONNECTIONS: usize = 4096;
-/// Largest request head, bytes.
-const MAX_HEAD: usize = 32 * 1024;
+pub const MAX_CONNECTIONS: usize = 4096;
+/// Largest request head that is read at all, bytes; what is larger than a router allows and still
+/// is read is answered in JSON.
+const MAX_HEAD: u32 = 64 * 1024;
+/// Most fields of a head, likewise.
+const MAX_FIELDS: usize = 256;
+/// Most requests at once on one connection of HTTP/2.
+const MAX_STREAMS: u32 = 100;
+/// Streams reset by a client before anybody looked at them; more end the connection (CVE-2023-44487).
+const MAX_UNSEEN_RESETS: usize = 20;
+/// Streams that a client made us reset; more end the connection (CVE-2025-8671).
+const MAX_OWN_RESETS: usize = 100;
+/// Bytes of bodies that a client may send unasked: on one stream, and on a connection.
+const WINDOWS: (u32, u32) = (64 * 1024, 1024 * 1024);
+/// How often a client of HTTP/2 is asked whether it is there, and how long it has to say so.
+const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
 /// Why a listener could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -42,54 +72,244 @@ pub async fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListen
     TcpListener::bind(address).await.map_err(|source| ListenError { flag, address, source })
 }
 
-/// Serves until `stop`, then lets requests in flight end for at most `drain`.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, drain: Duration) {
-    let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        // The semaphore is never closed.
-        let place = tokio::select! {
-            place = places.clone().acquire_owned() => place,
-            () = stop.cancelled() => break,
-        };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Out of file descriptors, mostly: those in use will be free again.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        // Answers are small and waited for; holding them back for more never helps.
-        let _ = stream.set_nodelay(true);
-        let router = router.clone();
-        let service = service_fn(move |request: Request<Incoming>| {
-            let router = router.clone();
-            async move {
-                Ok::<_, Infallible>(
-                    router.oneshot(request.map(Body::new)).await.unwrap_or_else(|e| match e {}),
-                )
-            }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .max_buf_size(MAX_HEAD)
-            .serve_connection(TokioIo::new(stream), service);
-        let watched = graceful.watch(connection);
-        tokio::spawn(async move {
-            // Broken connections are the client's affair.
-            let _ = watched.await;
-            drop(place);
-        });
+/// A listener and what it needs.
+pub struct Server {
+    /// Its word in the metrics.
+    pub name: &'static str,
+    /// Where it listens.
+    pub listener: TcpListener,
+    /// Its certificate; without one it speaks plain HTTP.
+    pub tls: Option<Arc<Current<ServerConfig>>>,
+    /// Most connections at once.
+    pub connections: usize,
+    /// Where connections are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Server {
+    /// Serves until `stop`, then lets requests in flight end for at most `drain`.
+    pub async fn serve(self, router: Router, stop: CancellationToken, drain: Duration) {
+        let tasks = TaskTracker::new();
+        let places = Arc::new(Semaphore::new(self.connections));
+        loop {
+            // The semaphore is never closed.
+            let place = tokio::select! {
+                place = places.clone().acquire_owned() => place,
+                () = stop.cancelled() => break,
+            };
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = stop.cancelled() => break,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of file descriptors, mostly: those in use will be free again.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            // Answers are small and waited for; holding them back for more never helps.
+            let _ = stream.set_nodelay(true);
+            let counted = self.metrics.connection(self.name);
+            // A connection keeps the certificate with which it began.
+            let tls = self.tls.as_ref().map(|current| TlsAcceptor::from(current.get()));
+            let connection = connection(stream, tls, router.clone(), self.metrics.clone(), stop.clone());
+            tasks.spawn(async move {
+                connection.await;
+                drop((place, counted));
+            });
+        }
+        drop(self.listener);
+        tasks.close();
+        if tokio::time::timeout(drain, tasks.wait()).await.is_err() {
+            tracing::warn!("requests in flight were cut off");
+        }
     }
-    drop(listener);
-    if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
-        tracing::warn!("requests in flight were cut off");
+}
+
+async fn connection(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
+    let Some(tls) = tls else { return over_http1(stream, router, stop).await };
+    let shaken = tokio::select! {
+        shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)) => shaken,
+        () = stop.cancelled() => return,
+    };
+    match shaken {
+        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(HTTP_2) => {
+            over_http2(stream, router, stop).await;
+        }
+        Ok(Ok(stream)) => over_http1(stream, router, stop).await,
+        Ok(Err(_)) => metrics.tls_failure("failed"),
+        Err(_) => metrics.tls_failure("timeout"),
+    }
+}
+
+async fn over_http1(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    router: Router,
+    stop: CancellationToken,
+) {
+    let activity = Arc::new(Activity::default());
+    let answers = activity.clone();
+    let service = service_fn(move |request| answer(router.clone(), answers.clone(), request));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEAD as usize)
+        .max_headers(MAX_FIELDS)
+        .serve_connection(TokioIo::new(stream), service);
+    until_its_end(connection, &activity, &stop).await;
+}
+
+async fn over_http2(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    router: Router,
+    stop: CancellationToken,
+) {
+    let activity = Arc::new(Activity::default());
+    let answers = activity.clone();
+    let service = service_fn(move |request| answer(router.clone(), answers.clone(), request));
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING.0)
+        .keep_alive_timeout(PING.1)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_pending_accept_reset_streams(MAX_UNSEEN_RESETS)
+        .max_local_error_reset_streams(MAX_OWN_RESETS)
+        .max_header_list_size(MAX_HEAD)
+        .initial_stream_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1)
+        .serve_connection(TokioIo::new(stream), service);
+    until_its_end(connection, &activity, &stop).await;
+}
+
+async fn answer(
+    router: Router,
+    activity: Arc<Activity>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let _under_way = activity.begin();
+    router.oneshot(request.map(Body::new)).await
+}
+
+/// Drives a connection until its client or we have had enough of it.
+async fn until_its_end(connection: impl GracefulConnection, activity: &Activity, stop: &CancellationToken) {
+    let mut connection = pin!(connection);
+    // Broken connections are the client's affair.
+    let stopped = tokio::select! {
+        _ = connection.as_mut() => return,
+        () = stop.cancelled() => true,
+        () = activity.ceases() => false,
+    };
+    connection.as_mut().graceful_shutdown();
+    if stopped {
+        // Whoever stops us says how long that may take.
+        let _ = connection.await;
+    } else {
+        let _ = tokio::time::timeout(END, connection).await;
+    }
+}
+
+/// What goes on in a connection. hyper's timers leave out a client of HTTP/2 that sends nothing, or
+/// nothing but answers to pings, and one that doesn't read.
+#[derive(Default)]
+struct Activity {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+/// A request under way, also one that is dropped.
+struct UnderWay(Arc<Activity>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Activity {
+    fn begin(self: &Arc<Self>) -> UnderWay {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        UnderWay(self.clone())
+    }
+
+    /// Until no request is under way, and none was for [`IDLE`] or longer.
+    async fn ceases(&self) {
+        loop {
+            let before = self.ended.load(Ordering::Relaxed);
+            tokio::time::sleep(IDLE).await;
+            if before == self.begun.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn activity_ceases_only_when_nothing_was_under_way_all_the_time() {
+        let activity = Arc::new(Activity::default());
+        let ceases = activity.ceases();
+        let work = async {
+            let first = activity.begin();
+            tokio::time::sleep(IDLE * 3).await;
+            drop(first);
+            tokio::time::sleep(IDLE / 2).await;
+            drop(activity.begin());
+            tokio::time::Instant::now()
+        };
+        let ended = async {
+            ceases.await;
+            tokio::time::Instant::now()
+        };
+        let (end, last) = tokio::join!(ended, work);
+        assert!(end >= last + IDLE / 2, "{:?}", end - last);
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_bound_wait_for_a_place() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let metrics = Arc::<Metrics>::default();
+        let server = Server { name: "api", listener, tls: None, connections: 1, metrics: metrics.clone() };
+        let stop = CancellationToken::new();
+        let router = Router::new().route("/", get(async || "here"));
+        let running = tokio::spawn(server.serve(router, stop.clone(), Duration::ZERO));
+        let ask = async |stream: &mut TcpStream| {
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n").await.unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"here") {
+                assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0);
+            }
+        };
+        let mut first = TcpStream::connect(address).await.unwrap();
+        ask(&mut first).await;
+        let mut second = TcpStream::connect(address).await.unwrap();
+        {
+            let mut waits = pin!(ask(&mut second));
+            tokio::select! {
+                () = &mut waits => panic!("served beyond the bound"),
+                // Were it not bounded, the answer would be there before this one.
+                () = ask(&mut first) => {}
+            }
+            assert!(metrics.render().contains("kyma_bindings_connections{listener=\"api\"} 1\n"));
+            drop(first);
+            waits.await;
+        }
+        stop.cancel();
+        running.await.unwrap();
     }
 }

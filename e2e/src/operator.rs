@@ -69,7 +69,7 @@ impl Operator {
             addresses(log.get(before..).unwrap_or_default()).map(Ok).ok_or_else(|| process.log_tail(5))
         })
         .await??;
-        Ok(Self { process, admin: format!("http://{admin}"), listen: format!("http://{listen}") })
+        Ok(Self { process, admin, listen })
     }
 
     /// Starts its process and waits for nothing: for one that may end at any moment.
@@ -220,12 +220,14 @@ impl Operator {
     }
 }
 
-/// The addresses of both listeners once it has started; the first is empty without a broker.
+/// The base URLs of both listeners once it has started; that of the first says nothing without a broker.
 fn addresses(log: &str) -> Option<(String, String)> {
     let find = |message: &str| {
         log.lines().find_map(|line| {
             let event: serde_json::Value = serde_json::from_str(line).ok()?;
-            (event["message"] == message).then(|| event["address"].as_str().unwrap_or_default().to_owned())
+            let scheme = if event["tls"] == true { "https" } else { "http" };
+            let address = event["address"].as_str().unwrap_or_default();
+            (event["message"] == message).then(|| format!("{scheme}://{address}"))
         })
     };
     find("started")?;

@@ -6,9 +6,10 @@ use anyhow::{Context as _, Result, anyhow};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use reqwest::{Method, RequestBuilder};
+use reqwest::{Certificate, ClientBuilder, Method, RequestBuilder};
 use serde_json::{Value, json};
 
+use crate::cluster::install_crypto_provider;
 use crate::eventually;
 
 /// Talks to one broker.
@@ -52,7 +53,20 @@ impl Osb {
     #[must_use]
     pub fn new(base: &str) -> Self {
         // Building fails only where the default client panics, too.
-        let http = reqwest::Client::builder().no_proxy().build().unwrap_or_default();
+        Self::over(base, client().build().unwrap_or_default())
+    }
+
+    /// One that trusts the broker's certificate if it is of that authority, and nobody else.
+    ///
+    /// # Errors
+    /// When that is no authority.
+    pub fn trusting(base: &str, ca_pem: &str) -> Result<Self> {
+        Ok(Self::over(base, client_trusting(ca_pem)?.build()?))
+    }
+
+    /// One over a client of HTTP.
+    #[must_use]
+    pub fn over(base: &str, http: reqwest::Client) -> Self {
         Self { http, base: base.to_owned(), authorization: None }
     }
 
@@ -142,6 +156,20 @@ impl Osb {
     pub fn bare(&self, method: Method, path: &str) -> RequestBuilder {
         self.to(method, &format!("{}{path}", self.base))
     }
+}
+
+fn client() -> ClientBuilder {
+    // Without it no client of HTTPS can be built, and they all could be one.
+    install_crypto_provider();
+    reqwest::Client::builder().no_proxy()
+}
+
+/// A client of HTTPS that trusts one authority.
+///
+/// # Errors
+/// When that is none.
+pub fn client_trusting(ca_pem: &str) -> Result<ClientBuilder> {
+    Ok(client().tls_certs_only([Certificate::from_pem(ca_pem.as_bytes())?]))
 }
 
 async fn send(request: RequestBuilder) -> Result<Answer> {

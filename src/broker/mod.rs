@@ -9,6 +9,7 @@ pub mod catalog;
 mod docs;
 mod fetch;
 mod last_operation;
+mod limits;
 pub mod openapi;
 mod operation;
 pub mod problem;
@@ -131,17 +132,14 @@ async fn api_version(request: Request, next: Next) -> Result<Response, Problem> 
     Ok(next.run(request).await)
 }
 
-/// Around every request: a bound on how many, the echo of its identity, metrics and one log line.
+/// Around every request: its bounds, the echo of its identity, metrics and one log line.
 async fn observe(State(broker): State<Arc<Broker>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let identity = request::identity(request.headers()).map(str::to_owned);
     let route =
         if request.extensions().get::<MatchedPath>().is_some() { "service_binding" } else { "unknown" };
     let method = method(request.method());
-    let mut response = match broker.in_flight.try_acquire() {
-        Ok(_permit) => next.run(request).await,
-        Err(_) => Problem::Overloaded.into_response(),
-    };
+    let mut response = limits::bounded(&broker, request, next).await;
     let code = response.status().as_u16();
     let took = began.elapsed();
     broker.metrics.answered(route, method, code, took);

@@ -35,6 +35,15 @@ pub enum Problem {
     /// Too many requests under way.
     #[error("too many requests are under way; try again in a moment")]
     Overloaded,
+    /// The request took longer than any may.
+    #[error("the request took too long and was given up; try again in a moment")]
+    Deadline,
+    /// Path and query are too long.
+    #[error("path and query must be at most 8192 bytes long")]
+    TargetTooLong,
+    /// The headers are too large.
+    #[error("the headers must be at most 100, and at most 32768 bytes long in all")]
+    HeadTooLarge,
     /// The body did not come.
     #[error("the body did not arrive within 10 s of the head")]
     BodyTooSlow,
@@ -171,6 +180,8 @@ impl Problem {
             Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, None, None),
             Self::Host => (StatusCode::FORBIDDEN, None, None),
             Self::Overloaded => (StatusCode::TOO_MANY_REQUESTS, None, Some(1)),
+            Self::TargetTooLong => (StatusCode::URI_TOO_LONG, None, None),
+            Self::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, None, None),
             Self::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, None, None),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, None, None),
             Self::RepeatedAuthorization
@@ -191,10 +202,12 @@ impl Problem {
                 let code = (*reason == Reason::PlanNotBindable).then_some("BindingNotSupported");
                 (status, code, (status == StatusCode::SERVICE_UNAVAILABLE).then_some(10))
             }
-            Self::NotReady(_) | Self::NotRemoved(_) => (StatusCode::SERVICE_UNAVAILABLE, None, Some(5)),
-            Self::Secret | Self::ControlPlaneRefused(_) | Self::ControlPlaneSilent => {
-                (StatusCode::SERVICE_UNAVAILABLE, None, Some(5))
-            }
+            Self::NotReady(_)
+            | Self::NotRemoved(_)
+            | Self::Deadline
+            | Self::Secret
+            | Self::ControlPlaneRefused(_)
+            | Self::ControlPlaneSilent => (StatusCode::SERVICE_UNAVAILABLE, None, Some(5)),
         }
     }
 }

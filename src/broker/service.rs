@@ -16,9 +16,6 @@ use crate::api::credentials;
 use crate::secret::SecretString;
 use crate::telemetry::metrics::Metrics;
 
-/// Most requests under way at once; each waiting bind is one.
-const MAX_IN_FLIGHT: usize = 1024;
-
 /// What the operator's owner has set.
 #[derive(Debug)]
 pub struct Settings {
@@ -34,6 +31,8 @@ pub struct Settings {
     pub catalog: Option<Catalog>,
     /// Whether the OpenAPI document and Swagger UI are served.
     pub api_docs: bool,
+    /// Most requests under way at once; each waiting bind is one.
+    pub max_in_flight: usize,
 }
 
 /// How a removal went.
@@ -59,7 +58,8 @@ impl Broker {
     /// A broker on the given bindings.
     #[must_use]
     pub fn new(bindings: Arc<Bindings>, settings: Settings, metrics: Arc<Metrics>) -> Self {
-        Self { bindings, settings, metrics, in_flight: Semaphore::new(MAX_IN_FLIGHT) }
+        let in_flight = Semaphore::new(settings.max_in_flight);
+        Self { bindings, settings, metrics, in_flight }
     }
 
     /// Until when a request that begins now may wait.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::reload::Files;
+
 /// How requests are authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Auth {
@@ -29,6 +31,25 @@ pub struct ListenArgs {
     /// With --auth basic: take passwords over plain HTTP, because something in front speaks TLS
     #[arg(long, env = "KYMA_BINDINGS_ALLOW_BASIC_WITHOUT_TLS")]
     pub allow_basic_without_tls: bool,
+    /// Certificate for --listen, and those of its issuers behind it, as PEM; read again on change
+    #[arg(long, env = "KYMA_BINDINGS_TLS_CERT", value_name = "PATH")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, as PEM; read again on change
+    #[arg(long, env = "KYMA_BINDINGS_TLS_KEY", value_name = "PATH")]
+    pub tls_key: Option<PathBuf>,
+    /// Most requests under way at once, 1 to 100000; further ones are answered with 429
+    #[arg(long, env = "KYMA_BINDINGS_MAX_IN_FLIGHT", default_value_t = 1024,
+          value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "COUNT")]
+    pub max_in_flight: u32,
+}
+
+impl ListenArgs {
+    /// The files of certificate and key, if they are given.
+    #[must_use]
+    pub fn tls_files(&self) -> Option<Files> {
+        let (cert, key) = self.tls_cert.clone().zip(self.tls_key.clone())?;
+        Some(vec![("--tls-cert", cert), ("--tls-key", key)])
+    }
 }
 
 /// Flags of the listener that are right alone but not together.
@@ -56,7 +77,8 @@ pub enum ListenConfigError {
     Idle(&'static str, &'static str),
     /// Passwords for anybody on the way.
     #[error(
-        "--auth basic sends passwords, so --allow-basic-without-tls must say that something in front speaks TLS"
+        "--auth basic takes passwords: give --tls-cert and --tls-key, or --allow-basic-without-tls if something in \
+         front speaks TLS"
     )]
     BareBasic,
 }
@@ -89,7 +111,15 @@ impl ListenArgs {
         if basic && self.htpasswd_file.is_none() {
             return Err(Needs("--htpasswd-file", "--auth basic"));
         }
-        if basic && !self.allow_basic_without_tls {
+        for (one, other, names) in [
+            (&self.tls_cert, &self.tls_key, ("--tls-key", "--tls-cert")),
+            (&self.tls_key, &self.tls_cert, ("--tls-cert", "--tls-key")),
+        ] {
+            if one.is_some() && other.is_none() {
+                return Err(Needs(names.0, names.1));
+            }
+        }
+        if basic && self.tls_cert.is_none() && !self.allow_basic_without_tls {
             return Err(BareBasic);
         }
         Ok(())
@@ -125,6 +155,9 @@ mod tests {
             ("127.0.0.1:8080", "--auth none,basic", "must be the only one"),
             ("0.0.0.0:8080", "--auth basic", "--htpasswd-file must be given with --auth basic"),
             ("127.0.0.1:8080", "--auth basic --htpasswd-file f", "--allow-basic-without-tls"),
+            ("127.0.0.1:8080", "--auth none --tls-cert f", "--tls-key must be given with --tls-cert"),
+            ("127.0.0.1:8080", "--auth none --tls-key f", "--tls-cert must be given with --tls-key"),
+            ("127.0.0.1:8080", "--auth none --max-in-flight 0", "1..=100000"),
             ("127.0.0.1:8080", "--auth none --htpasswd-file f", "only with --auth basic"),
             ("127.0.0.1:8080", "--auth none --allow-basic-without-tls", "only with --auth basic"),
             (
@@ -141,6 +174,7 @@ mod tests {
             ("127.0.0.1:8080", "--auth none"),
             ("0.0.0.0:8080", "--auth none --allow-anonymous"),
             ("0.0.0.0:8080", "--auth basic --htpasswd-file f --allow-basic-without-tls"),
+            ("0.0.0.0:8080", "--auth basic --htpasswd-file f --tls-cert c --tls-key k"),
             ("0.0.0.0:8080", "--role controller"),
         ] {
             assert_eq!(check(listen, args), Ok(()), "{args}");

@@ -8,6 +8,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
@@ -42,6 +43,28 @@ struct Cause {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Listener {
+    listener: &'static str,
+}
+
+/// One more in a gauge for as long as it is held.
+#[must_use]
+pub struct Held(Gauge);
+
+impl Held {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Denied {
     scheme: &'static str,
     reason: &'static str,
@@ -52,6 +75,9 @@ pub struct Metrics {
     registry: Mutex<Registry>,
     requests: Family<Request, Counter>,
     request_duration: Family<Route, Histogram, fn() -> Histogram>,
+    requests_in_flight: Gauge,
+    connections: Family<Listener, Gauge>,
+    tls_failures: Family<Cause, Counter>,
     auth_failures: Family<Denied, Counter>,
     reconciles: Family<Outcome, Counter>,
     reconcile_duration: Histogram,
@@ -69,6 +95,9 @@ impl Default for Metrics {
             registry: Mutex::new(Registry::with_prefix(PREFIX)),
             requests: Family::default(),
             request_duration: Family::new_with_constructor(durations),
+            requests_in_flight: Gauge::default(),
+            connections: Family::default(),
+            tls_failures: Family::default(),
             auth_failures: Family::default(),
             reconciles: Family::default(),
             reconcile_duration: Histogram::new(BUCKETS),
@@ -87,6 +116,17 @@ impl Default for Metrics {
                 "http_request_duration_seconds",
                 "Time from request to answer",
                 metrics.request_duration.clone(),
+            );
+            registry.register(
+                "http_requests_in_flight",
+                "Requests under way",
+                metrics.requests_in_flight.clone(),
+            );
+            registry.register("connections", "Open connections by listener", metrics.connections.clone());
+            registry.register(
+                "tls_handshake_failures",
+                "TLS handshakes that came to nothing, by reason",
+                metrics.tls_failures.clone(),
             );
             registry.register(
                 "authentication_failures",
@@ -135,6 +175,21 @@ impl Metrics {
     pub fn answered(&self, route: &'static str, method: &'static str, code: u16, took: Duration) {
         self.requests.get_or_create(&Request { route, method, code }).inc();
         self.request_duration.get_or_create(&Route { route, method }).observe(took.as_secs_f64());
+    }
+
+    /// A request is under way while the result is held.
+    pub fn request(&self) -> Held {
+        Held::new(&self.requests_in_flight)
+    }
+
+    /// A connection is open while the result is held.
+    pub fn connection(&self, listener: &'static str) -> Held {
+        Held::new(&self.connections.get_or_create(&Listener { listener }))
+    }
+
+    /// A TLS handshake came to nothing.
+    pub fn tls_failure(&self, reason: &'static str) {
+        self.tls_failures.get_or_create(&Cause { reason }).inc();
     }
 
     /// A request was not let in.
@@ -194,6 +249,9 @@ mod tests {
         metrics.answered("service_binding", "PUT", 201, Duration::from_millis(3));
         metrics.managed_cluster_error("ClusterTimedOut");
         metrics.auth_failure("basic", "password");
+        metrics.tls_failure("timeout");
+        drop(metrics.connection("admin"));
+        let _held = (metrics.request(), metrics.connection("api"));
         metrics.limit_rejection();
         metrics.orphans_removed(2);
         metrics.swept("clean");
@@ -204,6 +262,10 @@ mod tests {
             r#"kyma_bindings_http_requests_total{route="service_binding",method="PUT",code="201"} 1"#,
             r#"kyma_bindings_managed_cluster_errors_total{reason="ClusterTimedOut"} 1"#,
             r#"kyma_bindings_authentication_failures_total{scheme="basic",reason="password"} 1"#,
+            r#"kyma_bindings_tls_handshake_failures_total{reason="timeout"} 1"#,
+            r#"kyma_bindings_connections{listener="admin"} 0"#,
+            r#"kyma_bindings_connections{listener="api"} 1"#,
+            "kyma_bindings_http_requests_in_flight 1",
             "kyma_bindings_limit_rejections_total 1",
             r#"kyma_bindings_reconciles_total{result="success"} 1"#,
             "kyma_bindings_orphans_removed_total 2",

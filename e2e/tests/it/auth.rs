@@ -1,7 +1,5 @@
 //! Who is let in with a password, and who without one.
 
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::anyhow;
@@ -12,7 +10,11 @@ use reqwest::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::mounted::Mounted;
 use crate::world::{program, stage};
+
+/// Name of the file with the users.
+const FILE: &str = "htpasswd";
 
 /// Users with passwords of little cost, as lines of a file.
 pub fn htpasswd(users: &[(&str, &str)]) -> String {
@@ -20,36 +22,13 @@ pub fn htpasswd(users: &[(&str, &str)]) -> String {
     users.iter().map(line).collect()
 }
 
-/// A directory as Kubernetes mounts a Secret: the file is a link into a directory that is swapped.
-struct Mounted {
-    dir: WorkDir,
-    version: u32,
+/// The same as a mounted file.
+fn mounted(content: &str) -> Mounted {
+    Mounted::new(&[(FILE, content)])
 }
 
-impl Mounted {
-    fn new(content: &str) -> Self {
-        let mut mounted = Self { dir: WorkDir::new("secret").unwrap(), version: 0 };
-        mounted.swap(content);
-        symlink("..data/htpasswd", mounted.path()).unwrap();
-        mounted
-    }
-
-    fn path(&self) -> PathBuf {
-        self.dir.path().join("htpasswd")
-    }
-
-    fn swap(&mut self, content: &str) {
-        self.version += 1;
-        let (dir, name) = (self.dir.path(), format!("..v{}", self.version));
-        std::fs::create_dir(dir.join(&name)).unwrap();
-        std::fs::write(dir.join(&name).join("htpasswd"), content).unwrap();
-        symlink(&name, dir.join("..data_tmp")).unwrap();
-        std::fs::rename(dir.join("..data_tmp"), dir.join("..data")).unwrap();
-    }
-}
-
-async fn with_passwords(stage: &Stage<'_>, file: &Path) -> Operator {
-    let file = file.display().to_string();
+async fn with_passwords(stage: &Stage<'_>, users: &Mounted) -> Operator {
+    let file = users.path(FILE);
     let args = ["--auth", "basic", "--htpasswd-file", &file, "--allow-basic-without-tls"];
     stage.operator(program(), &args).await.unwrap()
 }
@@ -61,8 +40,8 @@ fn path(instance: &str, binding: &str) -> String {
 #[tokio::test]
 async fn nobody_gets_in_without_the_right_password() {
     let (stage, instance) = stage("basic").await;
-    let users = Mounted::new(&htpasswd(&[("anna", "correct-horse-battery"), ("bert", "staple-of-bert-1")]));
-    let operator = with_passwords(&stage, &users.path()).await;
+    let users = mounted(&htpasswd(&[("anna", "correct-horse-battery"), ("bert", "staple-of-bert-1")]));
+    let operator = with_passwords(&stage, &users).await;
     let stranger = operator.osb();
     let here = path(&instance, "basic-1");
 
@@ -119,8 +98,8 @@ async fn nobody_gets_in_without_the_right_password() {
 #[tokio::test]
 async fn strangers_are_refused_before_their_body_is_read() {
     let (stage, instance) = stage("unread").await;
-    let users = Mounted::new(&htpasswd(&[("anna", "right")]));
-    let operator = with_passwords(&stage, &users.path()).await;
+    let users = mounted(&htpasswd(&[("anna", "right")]));
+    let operator = with_passwords(&stage, &users).await;
     let address = operator.url().strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(address).await.unwrap();
     let here = path(&instance, "unread-1");
@@ -137,8 +116,8 @@ async fn strangers_are_refused_before_their_body_is_read() {
 #[tokio::test]
 async fn a_password_changed_on_disk_counts_without_a_restart() {
     let (stage, instance) = stage("rotated").await;
-    let mut users = Mounted::new(&htpasswd(&[("anna", "old")]));
-    let operator = with_passwords(&stage, &users.path()).await;
+    let mut users = mounted(&htpasswd(&[("anna", "old")]));
+    let operator = with_passwords(&stage, &users).await;
     let with = |user: &str, password: &str| operator.osb().with_basic(user, password);
     let status = async |osb: &e2e::Osb| osb.fetch(&instance, "rotated-1").await.map(|answer| answer.status);
     let becomes = async |osb: e2e::Osb, wanted: u16| {
@@ -151,14 +130,14 @@ async fn a_password_changed_on_disk_counts_without_a_restart() {
     };
     assert_eq!(status(&with("anna", "old")).await.unwrap(), 404, "let in: there is no such binding");
     // Both for a while, as a rotation without downtime does it.
-    users.swap(&htpasswd(&[("anna", "old"), ("anna-2", "new")]));
+    users.swap(&[(FILE, &htpasswd(&[("anna", "old"), ("anna-2", "new")]))]);
     becomes(with("anna-2", "new"), 404).await;
     assert_eq!(status(&with("anna", "old")).await.unwrap(), 404);
-    users.swap(&htpasswd(&[("anna-2", "new")]));
+    users.swap(&[(FILE, &htpasswd(&[("anna-2", "new")]))]);
     becomes(with("anna", "old"), 401).await;
 
     // What can't be used changes nothing.
-    users.swap("anna-2:new-in-clear-text\n");
+    users.swap(&[(FILE, "anna-2:new-in-clear-text\n")]);
     eventually("the log to say what is wrong", SOON, async || {
         let log = operator.log();
         let said = log.contains("the hash in line 1 must be bcrypt") && log.contains("stays");
@@ -168,15 +147,15 @@ async fn a_password_changed_on_disk_counts_without_a_restart() {
     .unwrap();
     assert!(!operator.log().contains("new-in-clear"));
     assert_eq!(status(&with("anna-2", "new")).await.unwrap(), 404);
-    users.swap(&htpasswd(&[("carl", "again")]));
+    users.swap(&[(FILE, &htpasswd(&[("carl", "again")]))]);
     becomes(with("carl", "again"), 404).await;
 }
 
 #[tokio::test]
 async fn many_wrong_passwords_do_not_keep_out_who_is_known() {
     let (stage, instance) = stage("flood").await;
-    let users = Mounted::new(&format!("anna:{}\n", bcrypt::hash("right", 8).unwrap()));
-    let operator = with_passwords(&stage, &users.path()).await;
+    let users = mounted(&format!("anna:{}\n", bcrypt::hash("right", 8).unwrap()));
+    let operator = with_passwords(&stage, &users).await;
     let (instance, anna) = (instance.as_str(), operator.osb().with_basic("anna", "right"));
     assert_eq!(anna.fetch(instance, "flood-1").await.unwrap().status, 404, "let in");
     let stranger = operator.osb();
@@ -228,10 +207,10 @@ async fn without_passwords_only_this_machine_is_served() {
 
 #[tokio::test]
 async fn passwords_are_not_taken_over_plain_http_unless_told_so() {
-    let users = Mounted::new(&htpasswd(&[("anna", "right")]));
+    let users = mounted(&htpasswd(&[("anna", "right")]));
     let (stage, _) = stage("plain").await;
     let dir = Arc::new(WorkDir::new("plain").unwrap());
-    let file = users.path().display().to_string();
+    let file = users.path(FILE);
     let start = async |args: &[&str]| {
         let started = Operator::launch(&dir, program(), stage.control().kubeconfig_path(), args).await;
         format!("{:#}", started.err().expect("it does not start"))

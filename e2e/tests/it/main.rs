@@ -4,6 +4,7 @@
 
 mod asynchronous;
 mod auth;
+mod bounds;
 mod cluster_changes;
 mod contract;
 mod control_plane;
@@ -16,9 +17,11 @@ mod kills;
 mod leaks;
 mod lifecycle;
 mod limit;
+mod mounted;
 mod osb;
 mod ownership;
 mod restart;
 mod roles;
 mod sweep;
+mod tls;
 mod world;

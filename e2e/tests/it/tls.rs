@@ -1,0 +1,227 @@
+//! TLS on the listener: renewed without a failed request, and HTTP/2 that nobody can abuse.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use anyhow::anyhow;
+use e2e::osb::client_trusting;
+use e2e::pki::{Identity, Pki};
+use e2e::stage::SOON;
+use e2e::{Operator, Osb, Stage, eventually};
+use reqwest::{Method, Version};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::auth::htpasswd;
+use crate::mounted::Mounted;
+use crate::world::{program, stage};
+
+const CERT: &str = "tls.crt";
+const KEY: &str = "tls.key";
+
+fn files(identity: &Identity) -> [(&str, &str); 2] {
+    [(CERT, &identity.cert_pem), (KEY, &identity.key_pem)]
+}
+
+async fn with_tls(stage: &Stage<'_>, mounted: &Mounted, args: &[&str]) -> Operator {
+    let (cert, key) = (mounted.path(CERT), mounted.path(KEY));
+    stage.operator(program(), &[&["--tls-cert", &cert, "--tls-key", &key], args].concat()).await.unwrap()
+}
+
+/// The address of an operator.
+fn address(operator: &Operator) -> &str {
+    operator.url().strip_prefix("https://").unwrap()
+}
+
+/// A connection that has chosen the protocol.
+async fn connect(address: &str, pki: &Pki, protocol: &str) -> TlsStream<TcpStream> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).unwrap()).unwrap();
+    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+}
+
+/// Waits until new connections are made with that certificate.
+async fn in_use(operator: &Operator, pki: &Pki, identity: &Identity) {
+    let wanted = CertificateDer::from_pem_slice(identity.cert_pem.as_bytes()).unwrap();
+    eventually("the certificate to be in use", SOON, async || {
+        let stream = connect(address(operator), pki, "http/1.1").await;
+        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
+        if shown.as_ref() == Some(&wanted) { Ok(()) } else { Err("another one is") }
+    })
+    .await
+    .unwrap();
+}
+
+/// Sends requests until it is over; each must be let in and answered.
+async fn requests(osb: Osb, instance: &str, over: &AtomicBool, count: &AtomicUsize) {
+    while !over.load(Ordering::Relaxed) {
+        let answer = osb.fetch(instance, "renewed-1").await.expect("no request fails");
+        assert_eq!(answer.status, 404, "let in: there is no such binding");
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_under_load_without_a_failed_request() {
+    let (stage, instance) = stage("renewed").await;
+    let pki = Pki::generate("front").unwrap();
+    let [first, second, third] = [(); 3].map(|()| pki.server().unwrap());
+    let mut mounted = Mounted::new(&files(&first));
+    let operator = with_tls(&stage, &mounted, &[]).await;
+    let (over, count) = (AtomicBool::new(false), [(); 3].map(|()| AtomicUsize::new(0)));
+    let client = || client_trusting(pki.ca_pem()).unwrap();
+    let clients = [
+        client(),
+        client().http1_only(),
+        // A connection for each request.
+        client().http1_only().pool_max_idle_per_host(0),
+    ];
+    let load = clients.into_iter().zip(&count).map(|(client, count)| {
+        requests(Osb::over(operator.url(), client.build().unwrap()), &instance, &over, count)
+    });
+    let renewals = async {
+        in_use(&operator, &pki, &first).await;
+        mounted.swap(&files(&second));
+        in_use(&operator, &pki, &second).await;
+        // Not a pair: what was there stays, and is said.
+        mounted.swap(&[(CERT, &third.cert_pem), (KEY, &first.key_pem)]);
+        eventually("the log to say what is wrong", SOON, async || {
+            let said = operator.log().contains("--tls-key must hold the key of that certificate");
+            if said { Ok(()) } else { Err("nothing") }
+        })
+        .await
+        .unwrap();
+        in_use(&operator, &pki, &second).await;
+        mounted.swap(&files(&third));
+        in_use(&operator, &pki, &third).await;
+        let before = count.each_ref().map(|count| count.load(Ordering::Relaxed));
+        eventually("each client to go on", SOON, async || {
+            let now = count.each_ref().map(|count| count.load(Ordering::Relaxed));
+            if now.iter().zip(before).all(|(now, before)| *now > before + 3) {
+                Ok(())
+            } else {
+                Err("not yet")
+            }
+        })
+        .await
+        .unwrap();
+        over.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(futures::future::join_all(load), renewals);
+    assert!(!operator.log().contains("PRIVATE KEY"));
+}
+
+#[tokio::test]
+async fn passwords_travel_over_tls_by_both_protocols() {
+    let (stage, instance) = stage("tls").await;
+    let pki = Pki::generate("front").unwrap();
+    let mounted = Mounted::new(&files(&pki.server().unwrap()));
+    let users = Mounted::new(&[("htpasswd", &htpasswd(&[("anna", "right")]))]);
+    let args = ["--auth", "basic", "--htpasswd-file", &users.path("htpasswd")];
+    let operator = with_tls(&stage, &mounted, &args).await;
+    let osb = Osb::trusting(operator.url(), pki.ca_pem()).unwrap();
+    assert_eq!(osb.fetch(&instance, "tls-1").await.unwrap().status, 401);
+    let anna = osb.clone().with_basic("anna", "right");
+    assert_eq!(anna.bound(&instance, "tls-1").await.unwrap().status, 201);
+
+    let client = || client_trusting(pki.ca_pem()).unwrap();
+    let url = osb.url(&instance, "tls-1");
+    for (client, version) in [(client(), Version::HTTP_2), (client().http1_only(), Version::HTTP_11)] {
+        let request = client.build().unwrap().request(Method::GET, &url).basic_auth("anna", Some("right"));
+        let answer = request.header("X-Broker-API-Version", "2.17").send().await.unwrap();
+        assert_eq!((answer.status().as_u16(), answer.version()), (200, version));
+    }
+    let stranger = Osb::trusting(operator.url(), Pki::generate("other").unwrap().ca_pem()).unwrap();
+    assert!(stranger.fetch(&instance, "tls-1").await.is_err(), "the certificate is checked in this test");
+    let plain = format!("http://{}", address(&operator));
+    assert!(Osb::new(&plain).fetch(&instance, "tls-1").await.is_err(), "plain HTTP is not served");
+    let (_, metrics) = operator.admin("/metrics").await.unwrap();
+    let failures = r#"kyma_bindings_tls_handshake_failures_total{reason="failed"} 2"#;
+    assert!(metrics.contains(failures), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_flood_of_resets_costs_its_connection_alone() {
+    let (stage, instance) = stage("resets").await;
+    let pki = Pki::generate("front").unwrap();
+    let mounted = Mounted::new(&files(&pki.server().unwrap()));
+    let operator = with_tls(&stage, &mounted, &[]).await;
+    let stream = connect(address(&operator), &pki, "h2").await;
+    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let osb = Osb::trusting(operator.url(), pki.ca_pem()).unwrap();
+    let request = || {
+        let request = http::Request::put(osb.url(&instance, "resets-1"));
+        request.header("X-Broker-API-Version", "2.17").body(()).unwrap()
+    };
+    eventually("the server's settings", SOON, async || match client.current_max_send_streams() {
+        100 => Ok(()),
+        other => Err(other),
+    })
+    .await
+    .unwrap();
+    let mut sent = 0;
+    for _ in 0..20_000 {
+        let Ok(ready) = client.clone().ready().await else { break };
+        client = ready;
+        // The body never comes; the reset does.
+        let Ok((_, mut body)) = client.send_request(request(), false) else { break };
+        body.send_reset(h2::Reason::CANCEL);
+        sent += 1;
+        // Else nothing would be sent before all is over.
+        tokio::task::yield_now().await;
+    }
+    // How many depends on when the server has had enough and ends the connection.
+    assert!(sent > 0, "it was flooded");
+    assert_eq!(osb.fetch(&instance, "resets-1").await.unwrap().status, 404, "others are served");
+    eventually("no request to be under way", SOON, async || {
+        let (_, metrics) = operator.admin("/metrics").await?;
+        let none = metrics.contains("kyma_bindings_http_requests_in_flight 0\n");
+        if none { Ok(()) } else { Err(anyhow!(metrics)) }
+    })
+    .await
+    .unwrap();
+    driver.abort();
+}
+
+#[tokio::test]
+async fn who_says_nothing_is_cut_off() {
+    let (stage, _) = stage("silent").await;
+    let pki = Pki::generate("front").unwrap();
+    let mounted = Mounted::new(&files(&pki.server().unwrap()));
+    let operator = with_tls(&stage, &mounted, &[]).await;
+    let no_handshake = async {
+        let mut stream = TcpStream::connect(address(&operator)).await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    };
+    let no_request = async {
+        let mut stream = connect(address(&operator), &pki, "http/1.1").await;
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    };
+    let half_a_head = async {
+        let mut stream = connect(address(&operator), &pki, "http/1.1").await;
+        stream.write_all(b"GET /v2/catalog HTTP/1.1\r\nHost: local").await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    };
+    let all = async { tokio::join!(no_handshake, no_request, half_a_head) };
+    tokio::time::timeout(SOON, all).await.expect("the server ends these connections");
+    eventually("no connection to be open", SOON, async || {
+        let (_, metrics) = operator.admin("/metrics").await?;
+        let (none, timeout) = (
+            metrics.contains("kyma_bindings_connections{listener=\"api\"} 0\n"),
+            metrics.contains("kyma_bindings_tls_handshake_failures_total{reason=\"timeout\"} 1\n"),
+        );
+        if none && timeout { Ok(()) } else { Err(anyhow!(metrics)) }
+    })
+    .await
+    .unwrap();
+}

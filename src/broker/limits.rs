@@ -1,0 +1,67 @@
+//! Bounds of every request: its head, how many at once, and how long.
+
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::http::{HeaderMap, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+
+use super::problem::Problem;
+use super::service::Broker;
+
+/// Longest request target, bytes.
+const MAX_TARGET: usize = 8 * 1024;
+/// Most fields of a head.
+const MAX_FIELDS: usize = 100;
+/// All names and values of a head together, bytes.
+const MAX_FIELD_BYTES: usize = 32 * 1024;
+/// What a request may take besides the wait for its binding: for its credentials and its body, and
+/// for the control plane.
+const BESIDES: Duration = Duration::from_secs(30);
+
+/// Goes on with a request within its bounds, or answers it.
+pub async fn bounded(broker: &Broker, request: Request, next: Next) -> Response {
+    if let Err(problem) = check_head(request.uri(), request.headers()) {
+        return problem.into_response();
+    }
+    let Ok(_place) = broker.in_flight.try_acquire() else { return Problem::Overloaded.into_response() };
+    let _counted = broker.metrics.request();
+    let answered = tokio::time::timeout(broker.settings.create_timeout + BESIDES, next.run(request)).await;
+    answered.unwrap_or_else(|_| Problem::Deadline.into_response())
+}
+
+fn check_head(uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+    let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if target > MAX_TARGET {
+        Err(Problem::TargetTooLong)
+    } else if headers.len() > MAX_FIELDS || bytes > MAX_FIELD_BYTES {
+        Err(Problem::HeadTooLarge)
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(target: usize, fields: usize, length: usize) -> Result<(), Problem> {
+        let uri = format!("/{}", "x".repeat(target - 1)).parse().unwrap();
+        let mut headers = HeaderMap::new();
+        for _ in 0..fields {
+            headers.append("name", "v".repeat(length).parse().unwrap());
+        }
+        check_head(&uri, &headers)
+    }
+
+    #[test]
+    fn heads_are_bounded_in_all_their_parts() {
+        assert_eq!(check(MAX_TARGET, MAX_FIELDS, 10), Ok(()));
+        assert_eq!(check(MAX_TARGET + 1, 1, 10), Err(Problem::TargetTooLong));
+        assert_eq!(check(1, MAX_FIELDS + 1, 10), Err(Problem::HeadTooLarge));
+        assert_eq!(check(1, 1, MAX_FIELD_BYTES - 4), Ok(()));
+        assert_eq!(check(1, 1, MAX_FIELD_BYTES - 3), Err(Problem::HeadTooLarge));
+    }
+}
