@@ -28,6 +28,7 @@ use crate::serve::{ListenError, MAX_CONNECTIONS, Server, listen};
 use crate::telemetry::admin::{self, Admin, Check};
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::{Traces, TracesError};
 use crate::tls;
 
 /// How long requests in flight may go on after SIGTERM; the process ends within 10 s.
@@ -50,6 +51,8 @@ enum RunError {
     Crd(#[from] crd::RenderError),
     #[error(transparent)]
     Openapi(#[from] openapi::RenderError),
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     #[error("the runtime could not be started")]
     Runtime(#[source] std::io::Error),
     #[error("signals can't be received")]
@@ -117,12 +120,14 @@ fn print_openapi() -> Result<(), RunError> {
 
 fn start(args: &RunArgs) -> Result<(), RunError> {
     args.check()?;
-    logs::start(args.log_format, args.log_level);
+    let traces = Traces::from_env()?;
+    logs::start(args.log_format, args.log_level, &traces);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
     let done = runtime.block_on(run(args));
     // Nothing that still runs may keep the process.
     runtime.shutdown_background();
+    traces.flush();
     done
 }
 

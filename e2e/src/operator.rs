@@ -227,7 +227,7 @@ fn addresses(log: &str) -> Option<(String, String)> {
             let event: serde_json::Value = serde_json::from_str(line).ok()?;
             let scheme = if event["tls"] == true { "https" } else { "http" };
             let address = event["address"].as_str().unwrap_or_default();
-            (event["message"] == message).then(|| format!("{scheme}://{address}"))
+            (event["msg"] == message).then(|| format!("{scheme}://{address}"))
         })
     };
     find("started")?;

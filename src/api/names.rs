@@ -29,6 +29,10 @@ pub const ORIGIN: &str = "bindings.kyma-project.io/origin";
 pub const ORIGIN_OSB: &str = "osb";
 /// Annotation: the `X-Broker-API-Request-Identity` of the creating request.
 pub const REQUEST_ID: &str = "bindings.kyma-project.io/request-id";
+/// Annotation: the `traceparent` (W3C Trace Context) under which a binding was asked for.
+pub const TRACEPARENT: &str = "bindings.kyma-project.io/traceparent";
+/// Annotation: the `tracestate` beside it.
+pub const TRACESTATE: &str = "bindings.kyma-project.io/tracestate";
 
 /// What the names of all that is made for bindings begin with.
 const OBJECT_PREFIX: &str = "kyma-binding-";

@@ -14,7 +14,8 @@ use super::problem::{Problem, refusal};
 use super::request::{BindRequest, Ids, Wish};
 use super::service::{Broker, Removed};
 use crate::api::binding::{KymaBinding, KymaBindingSpec};
-use crate::api::names::{BindingId, FINALIZER, ORIGIN, ORIGIN_OSB, REQUEST_ID};
+use crate::api::names::{BindingId, FINALIZER, ORIGIN, ORIGIN_OSB, REQUEST_ID, TRACEPARENT, TRACESTATE};
+use crate::telemetry::traces;
 
 /// What to do about a binding of the wished name.
 #[derive(Debug, PartialEq, Eq)]
@@ -197,6 +198,10 @@ fn object(name: &str, spec: KymaBindingSpec, request: &BindRequest) -> KymaBindi
     let mut annotations = BTreeMap::from([(ORIGIN.to_owned(), ORIGIN_OSB.to_owned())]);
     if let Some(id) = &request.request_id {
         annotations.insert(REQUEST_ID.to_owned(), id.clone());
+    }
+    if let Some(trace) = traces::here() {
+        annotations.insert(TRACEPARENT.to_owned(), trace.parent);
+        annotations.extend(trace.state.map(|state| (TRACESTATE.to_owned(), state)));
     }
     let mut binding = KymaBinding::new(name, spec);
     binding.metadata = ObjectMeta {

@@ -1,6 +1,7 @@
 //! The Open Service Broker API over HTTP. It writes `KymaBinding`s, turns their conditions into
 //! answers and reads their Secrets; it knows no instance and no managed cluster.
 
+mod access;
 pub mod answer;
 pub mod auth;
 mod bind;
@@ -18,10 +19,9 @@ mod service;
 mod unbind;
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get};
@@ -31,7 +31,7 @@ use auth::Authenticator;
 use bind::Bound;
 use last_operation::Stands;
 use problem::Problem;
-use request::{Asked, BindRequest, Ids, REQUEST_IDENTITY};
+use request::{Asked, BindRequest, Ids};
 
 pub use service::{Broker, Settings};
 
@@ -64,7 +64,7 @@ impl Broker {
             .nest("/oauth/v2", osb.clone())
             .nest("/oauth/{region}/v2", osb)
             .fallback(async || Problem::UnknownPath)
-            .layer(middleware::from_fn_with_state(broker.clone(), observe))
+            .layer(middleware::from_fn_with_state(broker.clone(), access::observe))
             .with_state(broker)
     }
 }
@@ -130,33 +130,4 @@ fn wrong_method(allowed: &'static str) -> Response {
 async fn api_version(request: Request, next: Next) -> Result<Response, Problem> {
     request::check_version(request.headers())?;
     Ok(next.run(request).await)
-}
-
-/// Around every request: its bounds, the echo of its identity, metrics and one log line.
-async fn observe(State(broker): State<Arc<Broker>>, request: Request, next: Next) -> Response {
-    let began = Instant::now();
-    let identity = request::identity(request.headers()).map(str::to_owned);
-    let route =
-        if request.extensions().get::<MatchedPath>().is_some() { "service_binding" } else { "unknown" };
-    let method = method(request.method());
-    let mut response = limits::bounded(&broker, request, next).await;
-    let code = response.status().as_u16();
-    let took = began.elapsed();
-    broker.metrics.answered(route, method, code, took);
-    tracing::info!(route, method, code, request_id = identity, took_ms = took.as_millis(), "answered");
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Some(identity) = identity.and_then(|identity| HeaderValue::try_from(identity).ok()) {
-        response.headers_mut().insert(REQUEST_IDENTITY, identity);
-    }
-    response
-}
-
-/// A label of few values: clients may send any word as their method.
-fn method(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::PUT => "PUT",
-        Method::DELETE => "DELETE",
-        _ => "other",
-    }
 }

@@ -39,14 +39,17 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 use crate::api::binding::KymaBinding;
-use crate::api::names::{MANAGED_BY, MANAGED_BY_VALUE};
+use crate::api::names::{MANAGED_BY, MANAGED_BY_VALUE, TRACEPARENT, TRACESTATE};
 use crate::instances::Instances;
 use crate::managed::clients::Deadlines;
 use crate::managed::{Clients, ControlPlane};
 use crate::telemetry::admin::Check;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces;
 use crate::telemetry::watch::{again, heard};
 use context::{Context, Settings};
 use health::Health;
@@ -254,7 +257,19 @@ async fn guarded(
     metrics: Arc<Metrics>,
 ) -> Result<Action, Error> {
     let began = Instant::now();
-    let result = caught(reconcile::reconcile(binding, ctx)).await;
+    // It goes on in the trace of the request that made the binding.
+    let span = tracing::info_span!(
+        "reconcile",
+        otel.status_code = Empty,
+        binding_id = binding.name_any(),
+        instance_id = binding.spec.instance_id
+    );
+    let said = |key: &str| binding.annotations().get(key).map(String::as_str);
+    traces::follow(&span, said(TRACEPARENT), said(TRACESTATE));
+    let result = caught(reconcile::reconcile(binding, ctx).instrument(span.clone())).await;
+    if result.is_err() {
+        span.record("otel.status_code", "ERROR");
+    }
     metrics.reconciled(result.is_ok(), began.elapsed());
     result
 }

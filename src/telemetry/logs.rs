@@ -1,11 +1,21 @@
 //! Logs on standard error, one line an event.
 
-use tracing::Level;
+use std::fmt;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+use super::traces::{self, Traces};
 
 /// Form of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -28,22 +38,98 @@ fn targets(level: Level) -> Targets {
         .with_target("kube_runtime", LevelFilter::OFF)
 }
 
-/// Starts logging for the whole process.
-pub fn start(format: Format, level: Level) {
-    let registry = tracing_subscriber::registry().with(targets(level));
-    match format {
-        Format::Text => registry.with(fmt::layer().with_writer(std::io::stderr)).init(),
-        Format::Json => registry
-            .with(
-                fmt::layer().json().flatten_event(true).with_current_span(false).with_writer(std::io::stderr),
-            )
-            .init(),
+/// Starts logging and tracing for the whole process.
+pub fn start(format: Format, level: Level, traces: &Traces) {
+    // Spans are for traces: a line says itself what it is about.
+    let events = targets(level).and(filter_fn(|metadata| !metadata.is_span()));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        Format::Text => lines.with_filter(events).boxed(),
+        Format::Json => lines.event_format(JsonLine).with_filter(events).boxed(),
+    };
+    tracing_subscriber::registry().with(lines).with(traces.layer()).init();
+}
+
+/// One object a line: `time` (RFC 3339), `level`, `target`, `msg`, the event's own fields, and
+/// `trace_id` where there is a trace.
+struct JsonLine;
+
+impl<S, N> FormatEvent<S, N> for JsonLine
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let (level, target) = (event.metadata().level(), event.metadata().target());
+        let mut fields = Fields { message: Value::from(""), others: Vec::new() };
+        event.record(&mut fields);
+        write!(
+            to,
+            r#"{{"time":"{:.6}","level":"{level}","target":{}"#,
+            Timestamp::now(),
+            Value::from(target)
+        )?;
+        write!(to, r#","msg":{}"#, fields.message)?;
+        if let Some(trace) = traces::id()
+            && fields.others.iter().all(|(key, _)| *key != "trace_id")
+        {
+            fields.others.push(("trace_id", trace.into()));
+        }
+        for (key, value) in fields.others {
+            write!(to, ",{}:{value}", Value::from(key))?;
+        }
+        writeln!(to, "}}")
+    }
+}
+
+struct Fields {
+    message: Value,
+    others: Vec<(&'static str, Value)>,
+}
+
+impl Fields {
+    fn put(&mut self, field: &Field, value: Value) {
+        match field.name() {
+            "message" => self.message = value,
+            // Where in a library's source a line of the `log` crate comes from.
+            name if name.starts_with("log.") => {}
+            name => self.others.push((name, value)),
+        }
+    }
+}
+
+impl Visit for Fields {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, value.into());
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, value.into());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, format!("{value:?}").into());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use parking_lot::Mutex;
+    use std::io::Write;
+    use std::sync::Arc;
 
     #[test]
     fn libraries_stay_quiet_at_every_level() {
@@ -51,5 +137,46 @@ mod tests {
         assert!(targets.would_enable("kyma_bindings::broker", &Level::TRACE));
         assert!(!targets.would_enable("kube_client::client", &Level::ERROR));
         assert!(!targets.would_enable("hyper::proto", &Level::DEBUG));
+    }
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_json_line_is_one_object_with_the_keys_that_are_searched_for() {
+        let page = Page::default();
+        let writer = page.clone();
+        let lines =
+            tracing_subscriber::fmt::layer().event_format(JsonLine).with_writer(move || writer.clone());
+        let traces = Traces::from_env().unwrap();
+        let subscriber = tracing_subscriber::registry().with(lines).with(traces.layer());
+        tracing::subscriber::with_default(subscriber, || {
+            let nothing: Option<&str> = None;
+            tracing::warn!(number = 1, ratio = 0.5, yes = true, nothing, debug = ?[1], "two\nlines \"said\"");
+            tracing::info_span!("request").in_scope(|| tracing::info!(request_id = "r", "answered"));
+        });
+        let text = String::from_utf8(page.0.lock().clone()).unwrap();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let [first, second] = lines.as_slice() else { panic!("{text}") };
+        assert!(text.starts_with(r#"{"time":""#), "{text}");
+        assert!(first["time"].as_str().unwrap().parse::<Timestamp>().is_ok());
+        assert_eq!((&first["level"], &first["msg"]), (&"WARN".into(), &"two\nlines \"said\"".into()));
+        assert_eq!(
+            (&first["number"], &first["ratio"], &first["yes"]),
+            (&1.into(), &0.5.into(), &true.into())
+        );
+        assert_eq!((first.get("nothing"), first.get("trace_id")), (None, None));
+        assert_eq!((&first["debug"], &second["request_id"]), (&"[1]".into(), &"r".into()));
+        assert_eq!(second["trace_id"].as_str().unwrap().len(), 32);
     }
 }

@@ -1,6 +1,7 @@
-//! Logs, metrics and probes.
+//! Logs, metrics, traces and probes.
 
 pub mod admin;
 pub mod logs;
 pub mod metrics;
+pub mod traces;
 pub mod watch;

@@ -8,10 +8,10 @@ use kube::runtime::watcher::{self, Event, ExponentialBackoff};
 
 /// Lets the first of many equal log lines through, and then one a minute.
 #[derive(Debug, Default)]
-struct Sparingly(Option<Instant>);
+pub(super) struct Sparingly(Option<Instant>);
 
 impl Sparingly {
-    fn due(&mut self) -> bool {
+    pub(super) fn due(&mut self) -> bool {
         let due = self.0.is_none_or(|last| last.elapsed() >= Duration::from_mins(1));
         if due {
             self.0 = Some(Instant::now());

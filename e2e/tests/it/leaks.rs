@@ -7,7 +7,7 @@ use kube::api::{Api, ListParams};
 use crate::world::{program, stage, world};
 
 /// Pieces of a secret text that would be found if any part of it were printed.
-fn pieces(secret: &str) -> Vec<&str> {
+pub fn pieces(secret: &str) -> Vec<&str> {
     let words = secret.split(|c: char| !(c.is_ascii_alphanumeric() || "-_+/=".contains(c)));
     words.filter(|w| w.len() >= 24).flat_map(|w| [&w[..24], &w[w.len() - 24..]]).collect()
 }

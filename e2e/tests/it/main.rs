@@ -24,4 +24,5 @@ mod restart;
 mod roles;
 mod sweep;
 mod tls;
+mod traces;
 mod world;
