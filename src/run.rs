@@ -28,6 +28,7 @@ use crate::serve::{ListenError, MAX_CONNECTIONS, Server, listen};
 use crate::telemetry::admin::{self, Admin, Check};
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::tasks::Tasks;
 use crate::telemetry::traces::{Traces, TracesError};
 use crate::tls;
 
@@ -134,6 +135,7 @@ fn start(args: &RunArgs) -> Result<(), RunError> {
 async fn run(args: &RunArgs) -> Result<(), RunError> {
     let client = control_plane(args.kubeconfig.as_deref()).await?;
     let metrics = Arc::new(Metrics::default());
+    metrics.collect(Tasks(tokio::runtime::Handle::current()));
     let mut checks: Vec<Check> = Vec::new();
     let stop = CancellationToken::new();
 

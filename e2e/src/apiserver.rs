@@ -14,6 +14,7 @@ use std::{fs, ops::Range};
 use anyhow::{Context, Result, anyhow};
 use http::Request;
 use kube::{Client, Config};
+use serde_json::{Value, json};
 
 use crate::eventually;
 use crate::pki::Pki;
@@ -165,6 +166,19 @@ pub(crate) fn start_etcd(program: &Path, dir: &Arc<WorkDir>) -> Result<ManagedPr
         }
     }
     ManagedProcess::spawn("etcd", &command, dir).context("etcd")
+}
+
+/// Asks etcd by its JSON gateway, over its socket.
+pub(crate) async fn compact_etcd(dir: &WorkDir) -> Result<()> {
+    let etcd = reqwest::Client::builder().unix_socket(dir.path().join(ETCD_SOCKET)).build()?;
+    let ask = async |path: &str, body: Value| -> Result<Value> {
+        let answer = etcd.post(format!("http://etcd{path}")).body(body.to_string()).send().await?;
+        Ok(serde_json::from_str(&answer.error_for_status()?.text().await?)?)
+    };
+    // Any key will do: each answer has the revision of the whole.
+    let now = ask("/v3/kv/range", json!({"key": "AA=="})).await?;
+    ask("/v3/kv/compaction", json!({"revision": now["header"]["revision"], "physical": true})).await?;
+    Ok(())
 }
 
 /// Ready includes the namespace that tests use at once: a hook creates it after `/readyz`.

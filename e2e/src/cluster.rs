@@ -8,12 +8,14 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::{Api, Client, Config};
 use tokio::sync::Mutex;
 
-use crate::apiserver::{ApiServer, StartError, free_port, start_etcd, write_private};
+use crate::apiserver::{ApiServer, StartError, compact_etcd, free_port, start_etcd, write_private};
 use crate::binaries::Binaries;
+use crate::eventually;
 use crate::kubeconfig::{Credentials, render};
 use crate::pki::Pki;
 use crate::process::ManagedProcess;
@@ -23,6 +25,8 @@ use crate::workdir::WorkDir;
 const PORT_ATTEMPTS: usize = 5;
 /// How long a process may take to disappear after `SIGKILL`.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the API server may take to find its etcd again.
+const ETCD_DEADLINE: Duration = Duration::from_mins(1);
 
 /// What a cluster has beyond the usual.
 #[derive(Debug, Clone, Copy, Default)]
@@ -45,7 +49,8 @@ pub struct Cluster {
     kubectl: PathBuf,
     server: ApiServer,
     running: Mutex<Option<ManagedProcess>>,
-    etcd: ManagedProcess,
+    etcd: Mutex<Option<ManagedProcess>>,
+    etcd_program: PathBuf,
     dir: Arc<WorkDir>,
 }
 
@@ -106,7 +111,8 @@ impl Cluster {
                 kubectl: binaries.kubectl,
                 server,
                 running: Mutex::new(Some(running)),
-                etcd,
+                etcd: Mutex::new(Some(etcd)),
+                etcd_program: binaries.etcd,
                 dir,
             });
         }
@@ -227,11 +233,49 @@ impl Cluster {
         self.server.audit.then(|| self.server.audit_log())
     }
 
-    /// The process ids of etcd and, while it runs, the API server.
+    /// The process ids of etcd and the API server, while they run.
     pub async fn pids(&self) -> Vec<u32> {
-        let running = self.running.lock().await;
-        let server = running.as_ref().map(ManagedProcess::pid);
-        [Some(self.etcd.pid()), server].into_iter().flatten().collect()
+        let (etcd, server) = (self.etcd.lock().await, self.running.lock().await);
+        [&etcd, &server].into_iter().filter_map(|process| Some(process.as_ref()?.pid())).collect()
+    }
+
+    /// Kills etcd: the API server answers only what it remembers. What was written stays. Does
+    /// nothing when it is stopped already.
+    ///
+    /// # Errors
+    /// When the process does not disappear.
+    pub async fn stop_etcd(&self) -> Result<()> {
+        if let Some(process) = self.etcd.lock().await.take() {
+            process.kill();
+            process.wait(KILL_DEADLINE).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts a stopped etcd again and returns when the API server, which must run, reads from it.
+    /// Does nothing when it runs.
+    ///
+    /// # Errors
+    /// When that is not so after 60 s.
+    pub async fn start_etcd(&self) -> Result<()> {
+        let mut etcd = self.etcd.lock().await;
+        if etcd.is_none() {
+            *etcd = Some(start_etcd(&self.etcd_program, &self.dir)?);
+            let namespaces: Api<Namespace> = Api::all(self.client());
+            // Without a resource version it is a read of etcd's own word.
+            eventually("etcd to be read again", ETCD_DEADLINE, async || namespaces.get("default").await)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Has etcd forget all revisions but the latest, as it does by itself every five minutes: a
+    /// watch that begins earlier is expired (410).
+    ///
+    /// # Errors
+    /// When etcd doesn't do it.
+    pub async fn compact_etcd(&self) -> Result<()> {
+        compact_etcd(&self.dir).await
     }
 
     /// Kills the API server: connections break and new ones are refused. What etcd has stays.
@@ -283,9 +327,7 @@ impl Cluster {
     /// When a process does not disappear within ten seconds.
     pub async fn stop(self) -> Result<()> {
         self.stop_apiserver().await?;
-        self.etcd.kill();
-        self.etcd.wait(KILL_DEADLINE).await?;
-        Ok(())
+        self.stop_etcd().await
     }
 }
 

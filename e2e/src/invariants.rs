@@ -11,6 +11,7 @@
 //! - I4: what was answered with 201 is found by GET until it expires or is deleted.
 //! - I5: a binding id has at most one living token that was handed out.
 //! - I6: no secret is in any log, Event or status.
+//! - I7: memory, tasks and file descriptors of a process return to their level, see [`crate::level`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
@@ -33,8 +34,8 @@ use crate::osb::Answer;
 use crate::stage::{MANAGED_NAMESPACE, prove, prove_refused};
 use crate::{Cluster, Osb, Stage, eventually};
 
-/// How long a refusal of what was removed by expiry, or a cleanup, may take.
-const CLEANED: Duration = Duration::from_secs(20);
+/// How long after the trouble something may be left that belongs to nobody.
+const CLEANED: Duration = Duration::from_mins(1);
 /// Length of the pieces of a token that are searched for, bytes.
 const PIECE: usize = 24;
 /// How all tokens of service accounts begin: `{"alg":"` in the alphabet of JWTs.
@@ -63,6 +64,8 @@ struct Handed {
 #[derive(Default)]
 pub struct Witness {
     handed: Mutex<Vec<Handed>>,
+    /// Kubeconfigs that have ended and were seen to be refused: sought in what is printed, still.
+    retired: Mutex<Vec<(String, String)>>,
 }
 
 impl Witness {
@@ -109,6 +112,20 @@ impl Witness {
         let handed = self.lock();
         let held = handed.iter().filter(|h| h.fate == Fate::Held);
         held.map(|h| (h.instance.clone(), h.binding.clone())).collect()
+    }
+
+    /// Ids of all bindings that were handed out and are not [retired](Self::retire).
+    #[must_use]
+    pub fn bindings(&self) -> BTreeSet<String> {
+        self.lock().iter().map(|h| h.binding.clone()).collect()
+    }
+
+    /// Looks no more at what has ended: a long run has too much of it to be judged each time.
+    pub fn retire(&self) {
+        let mut handed = self.lock();
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = handed.extract_if(.., |h| h.fate == Fate::Ended);
+        retired.extend(ended.map(|h| (h.binding, h.kubeconfig)));
     }
 
     /// Whether a binding was handed out and has not ended for certain.
@@ -171,8 +188,7 @@ impl Witness {
         osb: &Osb,
         limit: usize,
     ) -> Result<()> {
-        let bindings: BTreeSet<_> = self.lock().iter().map(|h| h.binding.clone()).collect();
-        for binding in &bindings {
+        for binding in &self.bindings() {
             self.check_tokens(binding).await?;
             self.check_found(osb, binding).await?;
         }
@@ -188,8 +204,10 @@ impl Witness {
     pub fn check_secrets(&self, what: &str, text: &str) -> Result<()> {
         ensure!(!text.contains(TOKEN), "I6: a token is in {what}");
         let handed = self.lock();
+        let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        let living = handed.iter().map(|h| (&h.binding, &h.kubeconfig));
         let mut sought: HashMap<&[u8], &String> = HashMap::new();
-        for Handed { binding, kubeconfig, .. } in handed.iter() {
+        for (binding, kubeconfig) in living.chain(retired.iter().map(|(binding, text)| (binding, text))) {
             let pieces = pieces(kubeconfig);
             ensure!(!pieces.is_empty(), "the kubeconfig of {binding} has no token to search for");
             sought.extend(pieces.into_iter().map(|piece| (piece.as_bytes(), binding)));

@@ -7,17 +7,21 @@
 
 mod apiserver;
 pub mod binaries;
+pub mod chaos;
 pub mod cluster;
 mod eventually;
 pub mod fake;
 pub mod invariants;
 mod kubeconfig;
+pub mod level;
 pub mod load;
 pub mod operator;
 pub mod osb;
 pub mod pki;
 pub mod playground;
 pub mod process;
+pub mod relay;
+pub mod rights;
 pub mod stage;
 pub mod workdir;
 
@@ -27,5 +31,7 @@ pub use eventually::{TimedOut, eventually};
 pub use operator::Operator;
 pub use osb::Osb;
 pub use process::{Exit, ManagedProcess};
+pub use relay::{Conduct, Relay};
+pub use rights::Rights;
 pub use stage::Stage;
 pub use workdir::WorkDir;

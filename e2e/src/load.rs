@@ -13,8 +13,8 @@ use crate::osb::Answer;
 use crate::stage::StillWorks;
 use crate::{Osb, Stage, eventually};
 
-/// How long a client goes on repeating itself; a start of the operator fits in several times.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// How long a client goes on repeating itself; a start of the operator fits in many times.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A load on the brokers of one stage.
 pub struct Load<'a> {
@@ -33,6 +33,8 @@ pub struct Load<'a> {
     /// Requests that are under way.
     pub under_way: AtomicUsize,
     answers: Mutex<BTreeMap<String, usize>>,
+    /// How often each invariant was looked at and held.
+    held: Mutex<BTreeMap<&'static str, usize>>,
     turn: AtomicUsize,
 }
 
@@ -61,6 +63,7 @@ impl<'a> Load<'a> {
             limit,
             under_way: AtomicUsize::default(),
             answers: Mutex::default(),
+            held: Mutex::default(),
             turn: AtomicUsize::default(),
         }
     }
@@ -100,12 +103,14 @@ impl<'a> Load<'a> {
             return Ok(false);
         }
         self.witness.returned(instance, binding, &answer)?;
-        self.look("the limit", async || check_limit(&self.stage, self.limit).await).await?;
+        self.look("I3", "the limit", async || check_limit(&self.stage, self.limit).await).await?;
         self.check_tokens(binding).await?;
         let get = async |osb: &Osb| osb.fetch(instance, binding).await;
         let found = self.until("GET", &[200, 404], get).await?.answer;
         ensure!(found.status == 200, "I4: GET answers {} {}", found.status, found.description());
+        self.holds("I4");
         self.witness.returned(instance, binding, &found)?;
+        self.holds("I5");
         Ok(true)
     }
 
@@ -122,6 +127,33 @@ impl<'a> Load<'a> {
         self.check_tokens(binding).await
     }
 
+    /// I1, I4 and I5 at a moment of quiet, for all that was handed out and is not retired; then
+    /// what has ended is.
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub async fn check_handed(&self, osb: &Osb) -> Result<()> {
+        for binding in self.witness.bindings() {
+            self.check_tokens(&binding).await?;
+            self.witness.check_found(osb, &binding).await?;
+            self.holds("I4");
+            self.holds("I5");
+        }
+        self.witness.retire();
+        Ok(())
+    }
+
+    /// Takes note that an invariant was looked at and held.
+    pub fn holds(&self, invariant: &'static str) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner).entry(invariant).or_default() += 1;
+    }
+
+    /// How often each invariant was looked at and held.
+    #[must_use]
+    pub fn held(&self) -> BTreeMap<&'static str, usize> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// How often each method was answered with each status, or not at all.
     #[must_use]
     pub fn answers(&self) -> BTreeMap<String, usize> {
@@ -131,17 +163,24 @@ impl<'a> Load<'a> {
     /// I1, as soon as the managed cluster gives an answer that means something: an API server that
     /// has just started knows no roles yet.
     async fn check_tokens(&self, binding: &str) -> Result<()> {
-        self.look("the token to be judged", async || self.witness.check_tokens(binding).await).await
+        self.look("I1", "the token to be judged", async || self.witness.check_tokens(binding).await).await
     }
 
-    async fn look(&self, what: &str, check: impl AsyncFn() -> Result<()>) -> Result<()> {
+    async fn look(
+        &self,
+        invariant: &'static str,
+        what: &str,
+        check: impl AsyncFn() -> Result<()>,
+    ) -> Result<()> {
         eventually(what, PATIENCE, async || match check().await {
             Err(violation) if violation.is::<StillWorks>() || violation.to_string().starts_with("I3") => {
                 Ok(Err(violation))
             }
             other => other.map(Ok),
         })
-        .await?
+        .await??;
+        self.holds(invariant);
+        Ok(())
     }
 
     /// Repeats a request to whichever brokers there are until it is answered with one of `finals`.
@@ -155,10 +194,7 @@ impl<'a> Load<'a> {
         let answer = eventually(what, PATIENCE, async || {
             tries += 1;
             let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-            let osb = {
-                let brokers = self.brokers.borrow();
-                brokers[turn % brokers.len()].clone()
-            };
+            let osb = self.broker(turn);
             self.under_way.fetch_add(1, Ordering::Relaxed);
             let answer = request(&osb).await;
             self.under_way.fetch_sub(1, Ordering::Relaxed);
@@ -171,6 +207,41 @@ impl<'a> Load<'a> {
         });
         let answer = answer.await?;
         Ok(Answered { answer, repeated: tries > 1 })
+    }
+
+    /// Sends a PUT and hangs up after a while, whatever is under way by then; then removes what may
+    /// have come of it, as the Open Service Broker API asks of platforms ("Orphan Mitigation").
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub async fn hang_up(&self, instance: &str, binding: &str, after: Duration) -> Result<()> {
+        let osb = self.broker(self.turn.fetch_add(1, Ordering::Relaxed));
+        let answer = tokio::time::timeout(after, osb.bind(instance, binding, None)).await;
+        let answer = answer.unwrap_or_else(|late| Err(late.into()));
+        self.count("PUT", &answer);
+        if let Ok(answer) = answer.as_ref()
+            && matches!(answer.status, 200 | 201)
+        {
+            self.witness.returned(instance, binding, answer)?;
+        }
+        self.forget(instance, binding).await
+    }
+
+    /// Removes a binding that may be there or not.
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub async fn forget(&self, instance: &str, binding: &str) -> Result<()> {
+        self.witness.deleting(binding);
+        let delete = async |osb: &Osb| osb.unbind(instance, binding).await;
+        self.until("DELETE", &[200, 410], delete).await?;
+        self.witness.ended(binding);
+        self.check_tokens(binding).await
+    }
+
+    fn broker(&self, turn: usize) -> Osb {
+        let brokers = self.brokers.borrow();
+        brokers[turn % brokers.len()].clone()
     }
 
     fn count(&self, what: &str, answer: &Result<Answer>) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
+use crate::level::Level;
 use crate::osb::Osb;
 use crate::stage::SOON;
 use crate::{Exit, ManagedProcess, WorkDir, eventually};
@@ -148,6 +149,25 @@ impl Operator {
         Ok((answer.status().as_u16(), answer.text().await?))
     }
 
+    /// Whether it says that it leads.
+    pub async fn leads(&self) -> bool {
+        self.admin("/metrics").await.is_ok_and(|(_, metrics)| metrics.contains("\nkyma_bindings_leader 1\n"))
+    }
+
+    /// Its level at this moment.
+    ///
+    /// # Errors
+    /// When it has ended, or doesn't answer.
+    pub async fn level(&self) -> Result<Level> {
+        Level::of(self.process.pid(), &self.admin("/metrics").await?.1)
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// All that it has logged.
     #[must_use]
     pub fn log(&self) -> String {
@@ -182,6 +202,21 @@ impl Operator {
         self.process.signal("CONT");
     }
 
+    /// SIGTERM, and its end within the 10 s that it promises, whatever it says about it.
+    ///
+    /// # Errors
+    /// When it takes longer.
+    pub async fn terminated(&self) -> Result<Exit> {
+        self.process.terminate();
+        Ok(self.process.wait(Duration::from_secs(10)).await?)
+    }
+
+    /// How it has ended, if it has.
+    #[must_use]
+    pub fn exit(&self) -> Option<Exit> {
+        self.process.exit()
+    }
+
     /// Whether it has not ended yet.
     #[must_use]
     pub fn runs(&self) -> bool {
@@ -211,8 +246,7 @@ impl Operator {
     /// # Errors
     /// When it takes longer or doesn't end with success.
     pub async fn terminate(&self) -> Result<()> {
-        self.process.terminate();
-        let exit = self.process.wait(Duration::from_secs(10)).await?;
+        let exit = self.terminated().await?;
         if !exit.success() {
             bail!("the operator ended with {exit}");
         }

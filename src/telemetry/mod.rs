@@ -3,5 +3,6 @@
 pub mod admin;
 pub mod logs;
 pub mod metrics;
+pub mod tasks;
 pub mod traces;
 pub mod watch;

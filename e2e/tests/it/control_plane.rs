@@ -1,15 +1,13 @@
 //! Trouble in the control plane: what the operator waits for, survives, and takes up again.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use e2e::stage::{SOON, install_crd, prove, prove_refused};
-use e2e::{Cluster, Operator, Stage, WorkDir, eventually};
-use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use e2e::{Cluster, Operator, Rights, Stage, WorkDir, eventually};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, DeleteParams, PostParams};
-use serde_json::{Value, json};
+use kube::api::{Api, DeleteParams};
 
 use crate::lifecycle::objects;
 use crate::world::{program, world};
@@ -112,82 +110,16 @@ async fn an_api_server_that_restarts_costs_nothing_but_time() {
     assert_eq!(operator.admin("/readyz").await.unwrap().0, 200);
 }
 
-/// Who may do what the README says the operator needs, and nothing else.
-struct Rights<'a> {
-    stage: &'a Stage<'a>,
-    user: &'static str,
-}
-
-impl Rights<'_> {
-    fn namespaced<K: kube::Resource<Scope = kube::core::NamespaceResourceScope>>(
-        &self,
-        namespace: &str,
-    ) -> Api<K>
-    where
-        K::DynamicType: Default,
-    {
-        Api::namespaced(self.stage.control().client(), namespace)
-    }
-
-    async fn grant(&self) {
-        let role = |rules: Value| json!({"metadata": {"name": self.user}, "rules": rules});
-        let all = json!(["get", "list", "watch", "create", "update", "patch", "delete"]);
-        let group = "bindings.kyma-project.io";
-        let own = role(json!([
-            {"apiGroups": [group], "resources": ["kymabindings", "kymabindings/status"], "verbs": all},
-            {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch", "create", "delete"]},
-            {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
-            {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]},
-        ]));
-        let instances = role(json!([
-            {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch"]},
-            {"apiGroups": ["infrastructuremanager.kyma-project.io"], "resources": ["runtimes"], "verbs": ["get", "list", "watch"]},
-        ]));
-        let system = role(json!([
-            {"apiGroups": [""], "resources": ["namespaces"], "resourceNames": ["kube-system"], "verbs": ["get"]},
-        ]));
-        let binding = json!({"metadata": {"name": self.user},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": self.user},
-            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": self.user}]});
-        for (namespace, role) in [
-            (&*self.stage.namespace, own),
-            (&*self.stage.instance_namespace, instances),
-            ("kube-system", system),
-        ] {
-            let roles: Api<Role> = self.namespaced(namespace);
-            roles.create(&PostParams::default(), &serde_json::from_value(role).unwrap()).await.unwrap();
-            let bindings: Api<RoleBinding> = self.namespaced(namespace);
-            let binding = serde_json::from_value(binding.clone()).unwrap();
-            bindings.create(&PostParams::default(), &binding).await.unwrap();
-        }
-    }
-
-    async fn take_away(&self) {
-        for namespace in [&*self.stage.namespace, &*self.stage.instance_namespace, "kube-system"] {
-            let roles: Api<Role> = self.namespaced(namespace);
-            roles.delete(self.user, &DeleteParams::default()).await.unwrap();
-            let bindings: Api<RoleBinding> = self.namespaced(namespace);
-            bindings.delete(self.user, &DeleteParams::default()).await.unwrap();
-        }
-    }
-
-    fn kubeconfig(&self) -> PathBuf {
-        let control = self.stage.control();
-        let path = control.dir().join(format!("{}.yaml", self.user));
-        std::fs::write(&path, control.kubeconfig_for(self.user, &[]).unwrap()).unwrap();
-        path
-    }
-}
-
 #[tokio::test]
 async fn the_documented_rights_are_enough_and_can_be_taken_and_given_back() {
     let control = control("rights").await;
     install_crd(&control).await.unwrap();
     let (stage, instance) = staged(&control, "rights").await;
-    let rights = Rights { stage: &stage, user: "operator" };
-    rights.grant().await;
+    let rights = Rights::new(&stage, "operator");
+    rights.grant().await.unwrap();
+    let kubeconfig = rights.kubeconfig("operator.yaml", None).unwrap();
     let args = ["--create-timeout", "2s", "--lease-duration", "15s"];
-    let operator = launch(&stage, &rights.kubeconfig(), &args).await;
+    let operator = launch(&stage, &kubeconfig, &args).await;
     operator.ready().await.unwrap();
     let kubeconfig = binds(&operator, &instance, "rights-1").await;
     assert_eq!(operator.osb().unbind(&instance, "rights-1").await.unwrap().status, 200);
@@ -195,13 +127,13 @@ async fn the_documented_rights_are_enough_and_can_be_taken_and_given_back() {
     stage.apply("rights-2", &instance, None).await.unwrap();
     stage.ready("rights-2").await.unwrap();
 
-    rights.take_away().await;
+    rights.take_away().await.unwrap();
     eventually("binds to be refused", Duration::from_secs(10), async || {
         let answer = operator.osb().bind(&instance, "rights-3", None).await.unwrap();
         if answer.status == 503 { Ok(()) } else { Err(answer.status) }
     })
     .await
     .unwrap();
-    rights.grant().await;
+    rights.grant().await.unwrap();
     prove(&binds(&operator, &instance, "rights-4").await).await.unwrap();
 }

@@ -19,14 +19,10 @@ async fn replica(stage: &Stage<'_>) -> Operator {
     stage.operator(program(), &ELECTION).await.unwrap()
 }
 
-async fn leads(operator: &Operator) -> bool {
-    operator.admin("/metrics").await.is_ok_and(|(_, metrics)| metrics.contains("\nkyma_bindings_leader 1\n"))
-}
-
 /// Which of them leads; exactly one must.
 async fn leader(replicas: &[Operator]) -> usize {
     eventually("one of them to lead", SOON, async || {
-        let leading = join_all(replicas.iter().map(leads)).await;
+        let leading = join_all(replicas.iter().map(Operator::leads)).await;
         let leading: Vec<_> = (0..replicas.len()).filter(|i| leading[*i]).collect();
         if let [one] = leading[..] { Ok(one) } else { Err(format!("{leading:?} lead")) }
     })
@@ -109,17 +105,17 @@ async fn a_leader_that_is_asked_to_stop_hands_over_at_once() {
     // A lease that nobody could wait for within this test.
     let long = ["--lease-duration=5m", "--lease-renew-deadline=10s", "--lease-retry-period=500ms"];
     let first = stage.operator(program(), &long).await.unwrap();
-    eventually("the first to lead", SOON, async || if leads(&first).await { Ok(()) } else { Err("not yet") })
+    eventually("the first to lead", SOON, async || if first.leads().await { Ok(()) } else { Err("not yet") })
         .await
         .unwrap();
     let second = stage.operator(program(), &long).await.unwrap();
-    assert!(!leads(&second).await);
+    assert!(!second.leads().await);
     let made = first.osb().bind(&instance, "handover-1", None).await.unwrap();
     first.terminate().await.unwrap();
     eventually(
         "the second to lead",
         SOON,
-        async || if leads(&second).await { Ok(()) } else { Err("not yet") },
+        async || if second.leads().await { Ok(()) } else { Err("not yet") },
     )
     .await
     .unwrap();

@@ -1,0 +1,68 @@
+//! I7: what a process holds returns to its level when its work is done.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+
+/// How much more memory is no leak, MiB: an allocator keeps what it once had.
+const SPARE_MEMORY: u64 = 48;
+/// How many more file descriptors and tasks are none: idle connections, and tasks that wait.
+const SPARE: u64 = 40;
+
+/// What a process holds at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Level {
+    /// Resident memory, MiB.
+    pub memory: u64,
+    /// Open file descriptors.
+    pub files: u64,
+    /// Tasks that have begun and not ended.
+    pub tasks: u64,
+}
+
+impl Level {
+    /// Of the process with this id, which says its tasks in `metrics`.
+    ///
+    /// # Errors
+    /// When it has ended, or says nothing.
+    pub fn of(pid: u32, metrics: &str) -> Result<Self> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let memory = number(&status, "VmRSS:").context("no VmRSS (proc_pid_status(5))")? / 1024;
+        let files = u64::try_from(fs::read_dir(format!("/proc/{pid}/fd"))?.count())?;
+        let tasks = number(metrics, "kyma_bindings_tasks ").context("no number of tasks in the metrics")?;
+        Ok(Self { memory, files, tasks })
+    }
+
+    /// I7: not above what it was before the work.
+    ///
+    /// # Errors
+    /// Both levels.
+    pub fn check(self, before: Self) -> Result<()> {
+        let holds = self.memory <= before.memory + SPARE_MEMORY
+            && self.files <= before.files + SPARE
+            && self.tasks <= before.tasks + SPARE;
+        ensure!(holds, "I7: the level was {before:?} and is {self:?}");
+        Ok(())
+    }
+}
+
+/// The number behind the line's beginning.
+fn number(text: &str, start: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(start))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_read_and_compared() {
+        let read = Level::of(std::process::id(), "# TYPE\nkyma_bindings_tasks 12\n").unwrap();
+        assert!(read.memory > 0 && read.files > 2 && read.tasks == 12, "{read:?}");
+        read.check(read).unwrap();
+        assert!(Level { tasks: 12 + SPARE + 1, ..read }.check(read).is_err());
+        assert!(Level { files: read.files + SPARE + 1, ..read }.check(read).is_err());
+        assert!(Level { memory: read.memory + SPARE_MEMORY + 1, ..read }.check(read).is_err());
+    }
+}
