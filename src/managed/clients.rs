@@ -55,6 +55,8 @@ pub struct Clients {
     deadlines: Deadlines,
     gate: Gate,
     clusters: Cache<KubeconfigRef, Arc<Cluster>>,
+    /// For each Secret the version whose client was made last.
+    newest: Cache<String, String>,
 }
 
 impl Clients {
@@ -66,6 +68,7 @@ impl Clients {
             deadlines,
             gate,
             clusters: Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(IDLE).build(),
+            newest: Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(IDLE).build(),
         }
     }
 
@@ -76,9 +79,13 @@ impl Clients {
     /// When the kubeconfig is missing or refused, or the cluster doesn't tell its id.
     pub async fn get(&self, kubeconfig: &KubeconfigRef) -> Result<Arc<Cluster>, Failure> {
         self.clusters
-            .try_get_with(kubeconfig.clone(), self.connect(&kubeconfig.secret))
+            .try_get_with(kubeconfig.clone(), async {
+                let cluster = self.connect(&kubeconfig.secret).await?;
+                self.supersede(kubeconfig).await;
+                Ok::<_, Failure>(cluster)
+            })
             .await
-            .map_err(|failure| (*failure).clone())
+            .map_err(|failure: Arc<Failure>| (*failure).clone())
     }
 
     /// Whether the cluster answers at this moment.
@@ -90,6 +97,17 @@ impl Clients {
     /// Forgets a client whose credentials were refused: the next one reads the Secret again.
     pub async fn forget(&self, kubeconfig: &KubeconfigRef) {
         self.clusters.invalidate(kubeconfig).await;
+    }
+
+    /// Nobody needs the client of a kubeconfig that was renewed: its credentials, connections and
+    /// tasks go at once.
+    async fn supersede(&self, kubeconfig: &KubeconfigRef) {
+        let KubeconfigRef { secret, resource_version } = kubeconfig;
+        let before = self.newest.get(secret).await;
+        self.newest.insert(secret.clone(), resource_version.clone()).await;
+        if let Some(resource_version) = before.filter(|before| before != resource_version) {
+            self.clusters.invalidate(&KubeconfigRef { secret: secret.clone(), resource_version }).await;
+        }
     }
 
     async fn connect(&self, secret: &str) -> Result<Arc<Cluster>, Failure> {

@@ -15,6 +15,7 @@ mod docs;
 mod failover;
 mod kills;
 mod leaks;
+mod levels;
 mod lifecycle;
 mod limit;
 mod mounted;
