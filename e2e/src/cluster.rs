@@ -348,7 +348,7 @@ pub async fn client_from(kubeconfig: &str) -> Result<Client> {
     Ok(Client::try_from(config_from(kubeconfig).await?)?)
 }
 
-async fn config_from(kubeconfig: &str) -> Result<Config> {
+pub(crate) async fn config_from(kubeconfig: &str) -> Result<Config> {
     let kubeconfig = Kubeconfig::from_yaml(kubeconfig)?;
     let options = KubeConfigOptions::default();
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await?;

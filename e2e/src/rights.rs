@@ -1,22 +1,43 @@
 //! The operator's rights in the control plane: what the README says it needs, and nothing else.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::Resource;
 use kube::api::{Api, DeleteParams, PostParams};
+use kube::client::ConfigExt as _;
+use rustls::pki_types::ServerName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
 
 use crate::apiserver::write_private;
+use crate::cluster::config_from;
 use crate::{Relay, Stage, eventually};
 
 /// How long a wish may take while the API server is in trouble.
 const PATIENCE: Duration = Duration::from_mins(2);
+/// How long a request that shall not end is left alone.
+const TURN: Duration = Duration::from_secs(1);
+/// When it is sent again.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// An API server that answers the user with 429.
+pub struct Overload(JoinHandle<()>);
+
+impl Drop for Overload {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 /// A user that the operator acts as, who has only the documented rights.
 pub struct Rights<'a> {
@@ -75,12 +96,13 @@ impl<'a> Rights<'a> {
         Ok(path)
     }
 
-    /// Has every new request of the user answered with 429, as an overloaded API server does: by
-    /// API priority and fairness, with a priority level that has no seats.
+    /// Has new requests of the user answered with 429 until [`Self::relieve`], as an overloaded API
+    /// server does: by API priority and fairness. The user gets a priority level without any seat;
+    /// that lets one request through at a time, so one is sent that doesn't end.
     ///
     /// # Errors
     /// As [`Self::grant`].
-    pub async fn overload(&self) -> Result<()> {
+    pub async fn overload(&self) -> Result<Overload> {
         let level: PriorityLevelConfiguration = serde_json::from_value(json!({
             "metadata": {"name": self.user},
             "spec": {"type": "Limited", "limited": {
@@ -102,14 +124,33 @@ impl<'a> Rights<'a> {
                 }],
             },
         }))?;
-        create(&Api::all(self.stage.control().client()), &schema).await
+        create(&Api::all(self.stage.control().client()), &schema).await?;
+        let config = config_from(&self.stage.control().kubeconfig_for(self.user, &[])?).await?;
+        let tls = TlsConnector::from(Arc::new(config.rustls_client_config()?));
+        let address = config.cluster_url.authority().context("no address")?.to_string();
+        // The body never follows.
+        let request = format!(
+            "POST /api/v1/namespaces/{}/secrets HTTP/1.1\r\nHost: {address}\r\n\
+             Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n",
+            self.stage.namespace
+        );
+        let occupy = async move || {
+            loop {
+                // Not for ever: the first may be under way before the API server knows the level.
+                let _ = tokio::time::timeout(TURN, endless(&tls, &address, &request)).await;
+                tokio::time::sleep(AGAIN).await;
+            }
+        };
+        // One takes the place of the other.
+        Ok(Overload(tokio::spawn(async move { futures::join!(occupy(), occupy()).0 })))
     }
 
     /// The end of the overload.
     ///
     /// # Errors
     /// As [`Self::grant`].
-    pub async fn relieve(&self) -> Result<()> {
+    pub async fn relieve(&self, overload: Overload) -> Result<()> {
+        drop(overload);
         delete(&Api::<FlowSchema>::all(self.stage.control().client()), self.user).await
     }
 
@@ -168,5 +209,14 @@ where
         }
     })
     .await?;
+    Ok(())
+}
+
+async fn endless(tls: &TlsConnector, address: &str, request: &str) -> Result<()> {
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::from(stream.peer_addr()?.ip());
+    let mut stream = tls.connect(name, stream).await?;
+    stream.write_all(request.as_bytes()).await?;
+    stream.read_u8().await?;
     Ok(())
 }

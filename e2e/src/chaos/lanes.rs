@@ -116,9 +116,9 @@ async fn control_plane(arena: &Arena<'_>, drawn: Drawn) -> Result<()> {
     match drawn.fault {
         Fault::ControlPlaneSlow => conduct(&relays, Conduct::Slow(drawn.length / LATER), drawn).await,
         Fault::ControlPlaneOverloaded => {
-            arena.rights.overload().await?;
+            let overload = arena.rights.overload().await?;
             for_as_long(drawn).await;
-            arena.rights.relieve().await?;
+            arena.rights.relieve(overload).await?;
         }
         Fault::RightsTaken => {
             arena.rights.take_away().await?;

@@ -20,6 +20,7 @@ mod lifecycle;
 mod limit;
 mod mounted;
 mod osb;
+mod overload;
 mod ownership;
 mod restart;
 mod roles;

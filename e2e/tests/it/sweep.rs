@@ -89,7 +89,7 @@ async fn sweeps(operator: &Operator) -> u64 {
 }
 
 /// Waits until two more sweeps have ended, so that one began after now.
-async fn swept(operator: &Operator) {
+pub async fn swept(operator: &Operator) {
     let before = sweeps(operator).await;
     eventually("two more sweeps", SOON, async || match sweeps(operator).await - before {
         0 | 1 => Err("not yet"),
