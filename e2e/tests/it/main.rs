@@ -25,6 +25,7 @@ mod ownership;
 mod restart;
 mod roles;
 mod sweep;
+mod sweep_guards;
 mod tls;
 mod traces;
 mod world;

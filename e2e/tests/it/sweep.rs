@@ -45,17 +45,21 @@ async fn a_binding_deleted_past_our_finalizer_is_revoked_at_once() {
     assert!(metrics.contains("kyma_bindings_orphans_removed_total 1"), "{metrics}");
 }
 
+/// The marks of a control plane on what belongs to no binding.
+pub fn marks(id: &str, namespace: &str) -> Value {
+    json!({
+        "app.kubernetes.io/managed-by": "kyma-bindings",
+        "bindings.kyma-project.io/binding-uid": "00000000-0000-0000-0000-000000000000",
+        "bindings.kyma-project.io/control-plane": id,
+        "bindings.kyma-project.io/control-plane-namespace": namespace,
+    })
+}
+
 /// Makes the three objects of a binding `name` as the control plane `id` would for `namespace`.
-async fn plant(managed: &Cluster, name: &str, id: &str, namespace: &str) {
+pub async fn plant(managed: &Cluster, name: &str, id: &str, namespace: &str) {
     let object = |more: Value| {
         let mut object = json!({"metadata": {
-            "name": name,
-            "labels": {
-                "app.kubernetes.io/managed-by": "kyma-bindings",
-                "bindings.kyma-project.io/binding-uid": "00000000-0000-0000-0000-000000000000",
-                "bindings.kyma-project.io/control-plane": id,
-                "bindings.kyma-project.io/control-plane-namespace": namespace,
-            },
+            "name": name, "labels": marks(id, namespace),
         }});
         object.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         object
@@ -74,7 +78,7 @@ async fn plant(managed: &Cluster, name: &str, id: &str, namespace: &str) {
 }
 
 /// An operator that sweeps every second and takes what is older than 16 s for settled.
-async fn sweeping(stage: &Stage<'_>) -> Operator {
+pub async fn sweeping(stage: &Stage<'_>) -> Operator {
     stage.operator(program(), &["--create-timeout", "3s", "--sweep-interval", "1s"]).await.unwrap()
 }
 
