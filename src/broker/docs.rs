@@ -17,12 +17,12 @@ use super::problem::Problem;
 /// Where the document is served.
 const DOCUMENT: &str = "/openapi.json";
 
-/// What a browser lets the page do: run and show what this server sends, and talk to it. Swagger UI
-/// needs inline styles, and pictures out of its style sheet.
+/// What a browser lets the page do: run and show what this server sends, and talk to it; nothing
+/// inline. Swagger UI has pictures in its style sheet.
 const PAGE: [(HeaderName, &str); 4] = [
     (
         header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
          connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
     (header::X_FRAME_OPTIONS, "DENY"),

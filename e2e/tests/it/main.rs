@@ -5,6 +5,7 @@
 mod asynchronous;
 mod auth;
 mod bounds;
+mod browser;
 mod cluster_changes;
 mod contract;
 mod control_plane;
@@ -24,6 +25,7 @@ mod overload;
 mod ownership;
 mod restart;
 mod roles;
+mod schemathesis;
 mod sweep;
 mod sweep_guards;
 mod tls;
