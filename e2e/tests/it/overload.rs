@@ -102,7 +102,7 @@ async fn etcd_can_be_killed_under_load() {
         }
         Ok(())
     };
-    under_load("etcd", stage, vec![instances[1].clone()], &operator, trouble).await;
+    Box::pin(under_load("etcd", stage, vec![instances[1].clone()], &operator, trouble)).await;
 }
 
 #[tokio::test]
@@ -171,7 +171,7 @@ async fn with_a_slow_control_plane_binds_are_late_and_right() {
         }
         Ok(())
     };
-    under_load("slow-load", stage, vec![instances[1].clone()], &operator, trouble).await;
+    Box::pin(under_load("slow-load", stage, vec![instances[1].clone()], &operator, trouble)).await;
 }
 
 #[tokio::test]

@@ -3,12 +3,16 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use anyhow::anyhow;
 use e2e::fake::{Death, Fake};
-use e2e::{Cluster, Operator, Osb, Stage};
+use e2e::stage::SOON;
+use e2e::{Cluster, Operator, Osb, Stage, eventually};
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::Broker;
+use crate::auth::htpasswd;
+use crate::mounted::Mounted;
 use crate::world::{claim, control_with_runtimes, program, world};
 
 /// Unexpired bindings of an instance.
@@ -21,6 +25,7 @@ pub struct Given {
     stage: Stage<'static>,
     _operators: Vec<Operator>,
     _fakes: Vec<Fake>,
+    _users: Mounted,
 }
 
 impl Given {
@@ -67,18 +72,27 @@ impl Given {
         let catalog = ["--role", "broker", "--catalog", catalog.to_str().unwrap()];
         let with_catalog = stage.operator(program(), &[&timeouts[..], &catalog].concat()).await.unwrap();
         let severed = severed(&stage).await;
+        let users = Mounted::new(&[("htpasswd", &htpasswd(&[("anna", "right")]))]);
+        let file = users.path("htpasswd");
+        let closed =
+            ["--role", "broker", "--auth", "basic", "--htpasswd-file", &file, "--allow-basic-without-tls"];
+        let closed = stage.operator(program(), &closed).await.unwrap();
+        let busy = busy(&stage).await;
         let brokers = HashMap::from([
             (Broker::Plain, osb),
             (Broker::WithCatalog, with_catalog.osb()),
             (Broker::Severed, severed.osb()),
+            (Broker::Closed, closed.osb()),
+            (Broker::Busy, busy.osb()),
         ]);
         expire(&stage, "c-expired-1").await;
         Self {
             brokers,
             operations,
             stage,
-            _operators: vec![operator, with_catalog, severed],
+            _operators: vec![operator, with_catalog, severed, closed, busy],
             _fakes: vec![dead],
+            _users: users,
         }
     }
 
@@ -92,6 +106,7 @@ impl Given {
             "c-deleting-1",
             "c-dying-1",
             "c-dying-2",
+            "c-endless-1",
             "c-expired-1",
             "c-full-1",
             "c-full-2",
@@ -157,4 +172,24 @@ async fn severed(stage: &Stage<'_>) -> Operator {
     std::fs::write(&kubeconfig, nobody.kubeconfig()).unwrap();
     let dir = std::sync::Arc::new(e2e::WorkDir::new("severed").unwrap());
     Operator::launch(&dir, program(), &kubeconfig, &["--role", "broker"]).await.unwrap()
+}
+
+/// A broker that takes one request at once, and has one whose binding is never ready.
+async fn busy(stage: &Stage<'_>) -> Operator {
+    let args = ["--role", "broker", "--max-in-flight", "1", "--create-timeout", "60s"];
+    let operator = stage.operator(program(), &args).await.unwrap();
+    let osb = operator.osb();
+    tokio::spawn({
+        let osb = osb.clone();
+        async move { osb.bind("i-dead", "c-endless-1", None).await.map(drop) }
+    });
+    eventually("the broker to be busy", SOON, async || {
+        match osb.fetch("i-dead", "c-endless-1").await?.status {
+            429 => Ok(()),
+            status => Err(anyhow!("it answers with {status}")),
+        }
+    })
+    .await
+    .unwrap();
+    operator
 }

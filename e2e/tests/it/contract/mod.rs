@@ -22,6 +22,10 @@ pub enum Broker {
     WithCatalog,
     /// One whose control plane does not answer.
     Severed,
+    /// One that asks for a password.
+    Closed,
+    /// One that has as many requests under way as it takes.
+    Busy,
 }
 
 /// What an answer's body must be.

@@ -87,8 +87,17 @@ fn poll(what: &'static str, binding: (&str, &str), query: &str, status: u16, ans
 
 /// All rows, in the order in which they are asked.
 pub fn rows() -> Vec<Row> {
-    let sections =
-        [every_request(), binds(), refusals(), rotations(), fetches(), asynchronous(), unbinds(), catalog()];
+    let sections = [
+        every_request(),
+        access(),
+        binds(),
+        refusals(),
+        rotations(),
+        fetches(),
+        asynchronous(),
+        unbinds(),
+        catalog(),
+    ];
     sections.into_iter().flatten().collect()
 }
 
@@ -100,7 +109,7 @@ fn every_request() -> Vec<Row> {
         row(what, Method::PUT, at("ready", "never-1"), 400, Body::Says("JSON object")).body(body)
     };
     let method = |what, path: String, allowed| {
-        row(what, Method::POST, path, 405, Body::Says(allowed)).json(&ids()).with("allow", allowed)
+        row(what, Method::POST, path, 405, Body::Says("Allow")).json(&ids()).with("allow", allowed)
     };
     let who = STANDARD.encode(r#"{"user_id":"u"}"#);
     vec![
@@ -127,6 +136,9 @@ fn every_request() -> Vec<Row> {
         method("one that the last operation doesn't have", at("ready", "bound-1") + "/last_operation", "GET"),
         method("one that the catalog doesn't have", "/v2/catalog".into(), "GET"),
         put("a body over 64 KiB", "ready", "never-1", 413, Body::Says("65536")).body(" ".repeat(65 * 1024)),
+        get("a request line too long", "ready", &"x".repeat(9 * 1024), 414, Body::Says("8192")),
+        get("a head too large", "ready", "bound-1", 431, Body::Says("32768"))
+            .header("x-large", "v".repeat(33 * 1024)),
         wrong_body("a body that is not JSON", "{"),
         wrong_body("a body that is no object", "[]"),
         wrong_body("no body", ""),
@@ -135,6 +147,38 @@ fn every_request() -> Vec<Row> {
         get("the control plane is silent for a fetch", "ready", "bound-1", 503, Body::Says("control plane"))
             .to(Broker::Severed),
         delete("and for an unbind", "ready", "bound-1", 503, Body::Says("control plane")).to(Broker::Severed),
+    ]
+}
+
+fn access() -> Vec<Row> {
+    let get = |what, status, answer| get(what, "ready", "never-1", status, answer).to(Broker::Closed);
+    let basic = |pair: &str| format!("Basic {}", STANDARD.encode(pair));
+    let ways = "Basic realm=\"kyma-bindings\", charset=\"UTF-8\"";
+    let nowhere =
+        row("an unknown path comes before it", Method::GET, "/v2/x".into(), 404, Body::Says("nothing at"));
+    let method = row("and so does a wrong method", Method::POST, at("ready", "x"), 405, Body::Says("Allow"));
+    vec![
+        get("no credentials", 401, Body::Says("Authorization")).with("www-authenticate", ways),
+        get("they come before the version", 401, Body::Says("Authorization"))
+            .with("www-authenticate", ways)
+            .header("x-broker-api-version", ""),
+        get("a wrong password", 401, Body::Says("must be right"))
+            .with("www-authenticate", ways)
+            .header("authorization", basic("anna:wrong")),
+        get("a scheme that is not offered", 401, Body::Says("WWW-Authenticate"))
+            .with("www-authenticate", ways)
+            .header("authorization", "Bearer x"),
+        get("credentials twice", 400, Body::Says("Authorization"))
+            .header("authorization", basic("anna:right"))
+            .header("authorization", basic("anna:right")),
+        get("the right password", 404, Body::Says("does not exist"))
+            .header("authorization", basic("anna:right")),
+        nowhere.to(Broker::Closed),
+        method.to(Broker::Closed).with("allow", "GET,PUT,DELETE"),
+        get("another host than this machine, where nobody is asked", 403, Body::Says("Host"))
+            .to(Broker::Plain)
+            .header("host", "kyma.example.com"),
+        get("too many requests under way", 429, Body::Says("too many requests")).to(Broker::Busy),
     ]
 }
 
