@@ -23,6 +23,7 @@ mod mounted;
 mod osb;
 mod overload;
 mod ownership;
+mod random;
 mod restart;
 mod roles;
 mod schemathesis;
