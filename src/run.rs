@@ -15,11 +15,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::crd;
-use crate::broker::auth::{Authenticator, Basic, Directory};
+use crate::broker::auth::{self, Authenticator, Basic, Directory, Jwt, Keys, Rules};
 use crate::broker::bindings::Bindings;
 use crate::broker::catalog::{Catalog, CatalogError};
 use crate::broker::{self, Broker, openapi};
-use crate::config::{Auth, Cli, Command, ConfigError, Role, RunArgs};
+use crate::config::{Auth, Cli, Command, ConfigError, ListenArgs, Role, RunArgs};
 use crate::controller::context::Settings;
 use crate::controller::leader::{Elector, Fence, LeaderError};
 use crate::controller::{BindingController, ControllerError, gauges};
@@ -222,12 +222,30 @@ fn authenticator(args: &RunArgs, metrics: &Arc<Metrics>) -> Result<Authenticator
     let basic = match &access.htpasswd_file {
         Some(path) => {
             let files = vec![("--htpasswd-file", path.clone())];
-            let parse = |contents: &[Vec<u8>]| Directory::parse(contents.first().map_or(&[], Vec::as_slice));
-            Some(Basic::new(reload::load(files, parse)?))
+            Some(Basic::new(reload::load(files, |file| Directory::parse(&file.concat()))?))
         }
         None => None,
     };
-    Ok(Authenticator::closed(basic, metrics.clone()))
+    let jwt = access.has(Auth::Jwt).then(|| jwt(access, metrics)).transpose()?;
+    if access.tls_cert.is_none() {
+        tracing::warn!("credentials are taken over plain HTTP: something in front must speak TLS");
+    }
+    Ok(Authenticator::closed(basic, jwt, metrics.clone()))
+}
+
+fn jwt(access: &ListenArgs, metrics: &Arc<Metrics>) -> Result<Jwt, RunError> {
+    let rules = Rules {
+        issuer: access.jwt_issuer.clone().unwrap_or_default(),
+        audience: access.jwt_audience.clone().unwrap_or_default(),
+        scope: access.jwt_scope.clone(),
+    };
+    if let Some(path) = &access.jwt_jwks_file {
+        let keys = reload::load(vec![("--jwt-jwks-file", path.clone())], |file| Keys::parse(&file.concat()))?;
+        return Ok(Jwt::with_file(rules, keys));
+    }
+    let files = access.jwt_ca_file.iter().map(|path| ("--jwt-ca-file", path.clone())).collect();
+    let trust = reload::load(files, |file| auth::trust(file.first().map(Vec::as_slice)))?;
+    Ok(Jwt::with_issuer(rules, trust, metrics.clone()))
 }
 
 /// Reconciles while this process leads, and ends with its leadership.

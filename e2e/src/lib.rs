@@ -12,6 +12,7 @@ pub mod cluster;
 mod eventually;
 pub mod fake;
 pub mod invariants;
+pub mod issuer;
 mod kubeconfig;
 pub mod level;
 pub mod load;

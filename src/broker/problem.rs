@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::answer::{Empty, Refusal};
+use super::auth::Unauthenticated;
 use crate::api::conditions::Reason;
 use crate::api::names::NameError;
 
@@ -23,9 +24,17 @@ pub enum Problem {
     /// OSB 2.17, "API Version Header".
     #[error("X-Broker-API-Version must be 2.x, such as 2.17; versions 2.0 to 2.17 are served")]
     Version,
-    /// Nobody we know, and why: in our own words, without the credential.
-    #[error("{0}")]
-    Unauthenticated(&'static str),
+    /// Nobody we know.
+    #[error(transparent)]
+    Unauthenticated(#[from] Unauthenticated),
+    /// Somebody we know, who may do something else.
+    #[error("the token must have the scope that WWW-Authenticate names")]
+    Scope,
+    /// Tokens can't be checked.
+    #[error(
+        "the issuer's keys are not there at the moment, so no token can be checked; try again in a moment"
+    )]
+    NoKeys,
     /// Which one counts?
     #[error("there must be exactly one header Authorization")]
     RepeatedAuthorization,
@@ -178,7 +187,7 @@ impl Problem {
             Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, None, None),
             Self::Version => (StatusCode::PRECONDITION_FAILED, None, None),
             Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, None, None),
-            Self::Host => (StatusCode::FORBIDDEN, None, None),
+            Self::Host | Self::Scope => (StatusCode::FORBIDDEN, None, None),
             Self::Overloaded => (StatusCode::TOO_MANY_REQUESTS, None, Some(1)),
             Self::TargetTooLong => (StatusCode::URI_TOO_LONG, None, None),
             Self::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, None, None),
@@ -205,6 +214,7 @@ impl Problem {
             Self::NotReady(_)
             | Self::NotRemoved(_)
             | Self::Deadline
+            | Self::NoKeys
             | Self::Secret
             | Self::ControlPlaneRefused(_)
             | Self::ControlPlaneSilent => (StatusCode::SERVICE_UNAVAILABLE, None, Some(5)),

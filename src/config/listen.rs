@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::broker::auth::origin;
 use crate::reload::Files;
 
 /// How requests are authenticated.
@@ -12,6 +13,8 @@ use crate::reload::Files;
 pub enum Auth {
     /// By user and password, from --htpasswd-file
     Basic,
+    /// By a signed token of --jwt-issuer
+    Jwt,
     /// Not at all; only where --listen is a loopback address, or with --allow-anonymous
     None,
 }
@@ -31,6 +34,21 @@ pub struct ListenArgs {
     /// With --auth basic: take passwords over plain HTTP, because something in front speaks TLS
     #[arg(long, env = "KYMA_BINDINGS_ALLOW_BASIC_WITHOUT_TLS")]
     pub allow_basic_without_tls: bool,
+    /// For --auth jwt: who issues the tokens, as their `iss` says; its keys are found by OIDC discovery
+    #[arg(long, env = "KYMA_BINDINGS_JWT_ISSUER", value_parser = word, value_name = "URL")]
+    pub jwt_issuer: Option<String>,
+    /// For --auth jwt: whom the tokens are for, as their `aud` says
+    #[arg(long, env = "KYMA_BINDINGS_JWT_AUDIENCE", value_parser = word, value_name = "AUDIENCE")]
+    pub jwt_audience: Option<String>,
+    /// For --auth jwt: what must be in `scope` or `scp` of the tokens
+    #[arg(long, env = "KYMA_BINDINGS_JWT_SCOPE", default_value = "broker:write", value_parser = word, value_name = "SCOPE")]
+    pub jwt_scope: String,
+    /// For --auth jwt: the issuer's keys as a JWKS, instead of discovery; read again on change
+    #[arg(long, env = "KYMA_BINDINGS_JWT_JWKS_FILE", value_name = "PATH")]
+    pub jwt_jwks_file: Option<PathBuf>,
+    /// For --auth jwt: authorities for the issuer's certificate besides the system's, as PEM; read again on change
+    #[arg(long, env = "KYMA_BINDINGS_JWT_CA_FILE", value_name = "PATH")]
+    pub jwt_ca_file: Option<PathBuf>,
     /// Certificate for --listen, and those of its issuers behind it, as PEM; read again on change
     #[arg(long, env = "KYMA_BINDINGS_TLS_CERT", value_name = "PATH")]
     pub tls_cert: Option<PathBuf>,
@@ -57,7 +75,7 @@ impl ListenArgs {
 pub enum ListenConfigError {
     /// Nobody said how requests are authenticated.
     #[error(
-        "--auth must be given: basic, or none with --listen on a loopback address such as 127.0.0.1:8080"
+        "--auth must be given: basic, jwt, or none with --listen on a loopback address such as 127.0.0.1:8080"
     )]
     NoAuth,
     /// Who has no credentials would be let in, so why ask for any?
@@ -75,6 +93,17 @@ pub enum ListenConfigError {
     /// A flag that says nothing without another one.
     #[error("{0} has a meaning only with {1}; leave it out")]
     Idle(&'static str, &'static str),
+    /// Keys come from a file.
+    #[error(
+        "--jwt-ca-file has no meaning with --jwt-jwks-file: nothing is fetched then; leave one of them out"
+    )]
+    NothingFetched,
+    /// Where are the keys?
+    #[error(
+        "--jwt-issuer must be an https URL without user, query and fragment, such as https://issuer.example, or \
+         --jwt-jwks-file must be given"
+    )]
+    IssuerUrl,
     /// Passwords for anybody on the way.
     #[error(
         "--auth basic takes passwords: give --tls-cert and --tls-key, or --allow-basic-without-tls if something in \
@@ -89,7 +118,9 @@ impl ListenArgs {
     /// # Errors
     /// The first [`ListenConfigError`] found.
     pub fn check(&self, listen: SocketAddr) -> Result<(), ListenConfigError> {
-        use ListenConfigError::{BareBasic, Idle, Needs, NoAuth, NoneAndMore, OpenToStrangers};
+        use ListenConfigError::{
+            BareBasic, Idle, IssuerUrl, Needs, NoAuth, NoneAndMore, NothingFetched, OpenToStrangers,
+        };
         if self.auth.is_empty() {
             return Err(NoAuth);
         }
@@ -100,7 +131,12 @@ impl ListenArgs {
         if none && !listen.ip().is_loopback() && !self.allow_anonymous {
             return Err(OpenToStrangers(listen));
         }
+        let jwt = self.has(Auth::Jwt);
         let idle = [
+            (!jwt && self.jwt_issuer.is_some(), "--jwt-issuer", "--auth jwt"),
+            (!jwt && self.jwt_audience.is_some(), "--jwt-audience", "--auth jwt"),
+            (!jwt && self.jwt_jwks_file.is_some(), "--jwt-jwks-file", "--auth jwt"),
+            (!jwt && self.jwt_ca_file.is_some(), "--jwt-ca-file", "--auth jwt"),
             (!none && self.allow_anonymous, "--allow-anonymous", "--auth none"),
             (!basic && self.htpasswd_file.is_some(), "--htpasswd-file", "--auth basic"),
             (!basic && self.allow_basic_without_tls, "--allow-basic-without-tls", "--auth basic"),
@@ -110,6 +146,18 @@ impl ListenArgs {
         }
         if basic && self.htpasswd_file.is_none() {
             return Err(Needs("--htpasswd-file", "--auth basic"));
+        }
+        if jwt && self.jwt_issuer.is_none() {
+            return Err(Needs("--jwt-issuer", "--auth jwt"));
+        }
+        if jwt && self.jwt_audience.is_none() {
+            return Err(Needs("--jwt-audience", "--auth jwt"));
+        }
+        if jwt && self.jwt_jwks_file.is_some() && self.jwt_ca_file.is_some() {
+            return Err(NothingFetched);
+        }
+        if jwt && self.jwt_jwks_file.is_none() && self.jwt_issuer.as_deref().and_then(origin).is_none() {
+            return Err(IssuerUrl);
         }
         for (one, other, names) in [
             (&self.tls_cert, &self.tls_key, ("--tls-key", "--tls-cert")),
@@ -130,6 +178,13 @@ impl ListenArgs {
     pub fn has(&self, auth: Auth) -> bool {
         self.auth.contains(&auth)
     }
+}
+
+/// What may stand in a claim and in a challenge.
+fn word(text: &str) -> Result<String, String> {
+    let legal = |c: u8| c.is_ascii_graphic() && c != b'"' && c != b'\\';
+    let good = !text.is_empty() && text.bytes().all(legal);
+    good.then(|| text.to_owned()).ok_or_else(|| "must be printable, without spaces and quotes".to_owned())
 }
 
 #[cfg(test)]
@@ -155,6 +210,21 @@ mod tests {
             ("127.0.0.1:8080", "--auth none,basic", "must be the only one"),
             ("0.0.0.0:8080", "--auth basic", "--htpasswd-file must be given with --auth basic"),
             ("127.0.0.1:8080", "--auth basic --htpasswd-file f", "--allow-basic-without-tls"),
+            ("127.0.0.1:8080", "--auth jwt", "--jwt-issuer must be given"),
+            ("127.0.0.1:8080", "--auth jwt --jwt-issuer https://i", "--jwt-audience must be given"),
+            ("127.0.0.1:8080", "--auth jwt --jwt-audience us --jwt-issuer http://i", "must be an https URL"),
+            (
+                "127.0.0.1:8080",
+                "--auth jwt --jwt-audience us --jwt-issuer https://i?q",
+                "must be an https URL",
+            ),
+            (
+                "127.0.0.1:8080",
+                "--auth jwt --jwt-audience us --jwt-issuer i --jwt-jwks-file f --jwt-ca-file f",
+                "nothing is fetched",
+            ),
+            ("127.0.0.1:8080", "--auth none --jwt-audience us", "only with --auth jwt"),
+            ("127.0.0.1:8080", "--auth jwt --jwt-scope a\"b", "without spaces and quotes"),
             ("127.0.0.1:8080", "--auth none --tls-cert f", "--tls-key must be given with --tls-cert"),
             ("127.0.0.1:8080", "--auth none --tls-key f", "--tls-cert must be given with --tls-key"),
             ("127.0.0.1:8080", "--auth none --max-in-flight 0", "1..=100000"),
@@ -175,6 +245,12 @@ mod tests {
             ("0.0.0.0:8080", "--auth none --allow-anonymous"),
             ("0.0.0.0:8080", "--auth basic --htpasswd-file f --allow-basic-without-tls"),
             ("0.0.0.0:8080", "--auth basic --htpasswd-file f --tls-cert c --tls-key k"),
+            ("0.0.0.0:8080", "--auth jwt --jwt-audience us --jwt-issuer https://i"),
+            ("0.0.0.0:8080", "--auth jwt --jwt-audience us --jwt-issuer i --jwt-jwks-file f"),
+            (
+                "0.0.0.0:8080",
+                "--auth jwt --auth basic --jwt-audience us --jwt-issuer https://i --htpasswd-file f --allow-basic-without-tls",
+            ),
             ("0.0.0.0:8080", "--role controller"),
         ] {
             assert_eq!(check(listen, args), Ok(()), "{args}");

@@ -79,6 +79,7 @@ pub struct Metrics {
     connections: Family<Listener, Gauge>,
     tls_failures: Family<Cause, Counter>,
     auth_failures: Family<Denied, Counter>,
+    key_fetches: Family<Outcome, Counter>,
     reconciles: Family<Outcome, Counter>,
     reconcile_duration: Histogram,
     limit_rejections: Counter,
@@ -99,6 +100,7 @@ impl Default for Metrics {
             connections: Family::default(),
             tls_failures: Family::default(),
             auth_failures: Family::default(),
+            key_fetches: Family::default(),
             reconciles: Family::default(),
             reconcile_duration: Histogram::new(BUCKETS),
             limit_rejections: Counter::default(),
@@ -132,6 +134,11 @@ impl Default for Metrics {
                 "authentication_failures",
                 "Requests that were not let in, by scheme and reason",
                 metrics.auth_failures.clone(),
+            );
+            registry.register(
+                "issuer_key_fetches",
+                "Fetches of the token issuer's keys by result",
+                metrics.key_fetches.clone(),
             );
             registry.register("reconciles", "Reconciles by result", metrics.reconciles.clone());
             registry.register(
@@ -195,6 +202,12 @@ impl Metrics {
     /// A request was not let in.
     pub fn auth_failure(&self, scheme: &'static str, reason: &'static str) {
         self.auth_failures.get_or_create(&Denied { scheme, reason }).inc();
+    }
+
+    /// The keys of the issuer were fetched, or not.
+    pub fn keys_fetched(&self, ok: bool) {
+        let result = if ok { "success" } else { "error" };
+        self.key_fetches.get_or_create(&Outcome { result }).inc();
     }
 
     /// A reconcile ended.

@@ -14,6 +14,7 @@ mod crd;
 mod dead_clusters;
 mod docs;
 mod failover;
+mod jwt;
 mod kills;
 mod leaks;
 mod levels;

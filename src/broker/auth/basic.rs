@@ -106,10 +106,11 @@ impl Basic {
         match directory.passed.try_get_with(tag, check).await {
             Ok(()) => Ok(Principal { scheme: Scheme::Basic, name: given.user.clone() }),
             Err(denial) => {
-                if *denial == Denial::Password {
+                let denial = Denial::clone(&denial);
+                if denial == Denial::Password {
                     directory.failed.insert(tag, ()).await;
                 }
-                Err(*denial)
+                Err(denial)
             }
         }
     }

@@ -3,11 +3,16 @@
 mod basic;
 mod host;
 mod htpasswd;
+mod issuer;
+mod jwks;
+mod jwt;
+mod keys;
+mod token;
 
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
@@ -16,6 +21,12 @@ use super::request::identity;
 use crate::telemetry::metrics::Metrics;
 
 pub use basic::{Basic, Directory};
+pub use issuer::{origin, trust};
+pub use jwks::Keys;
+pub use jwt::Jwt;
+pub use token::Rules;
+
+use token::Fault;
 
 /// Longest name of a principal, bytes.
 const MAX_NAME: usize = 256;
@@ -27,6 +38,8 @@ pub enum Scheme {
     None,
     /// By user and password.
     Basic,
+    /// By a token.
+    Jwt,
 }
 
 impl Scheme {
@@ -36,6 +49,7 @@ impl Scheme {
         match self {
             Self::None => "none",
             Self::Basic => "basic",
+            Self::Jwt => "jwt",
         }
     }
 }
@@ -50,7 +64,7 @@ pub struct Principal {
 }
 
 /// Why somebody isn't let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Denial {
     /// A page in a browser on this machine, it seems.
     Host,
@@ -66,11 +80,17 @@ enum Denial {
     Password,
     /// Too many others are being checked.
     Busy,
+    /// A token that isn't good.
+    Token(Fault),
+    /// A good one, for something else.
+    Scope(Principal),
+    /// There is nothing to check a token with.
+    NoKeys,
 }
 
 impl Denial {
     /// Labels of its metric, and words of its log line: the scheme, and the reason.
-    fn words(self) -> (&'static str, &'static str) {
+    fn words(&self) -> (&'static str, &'static str) {
         match self {
             Self::Host => ("none", "host"),
             Self::Repeated => ("unknown", "repeated"),
@@ -79,26 +99,46 @@ impl Denial {
             Self::Malformed(scheme) => (scheme.word(), "malformed"),
             Self::Password => ("basic", "password"),
             Self::Busy => ("basic", "busy"),
+            Self::Token(fault) => ("jwt", fault.word()),
+            Self::Scope(_) => ("jwt", "scope"),
+            Self::NoKeys => ("jwt", "no_keys"),
         }
     }
 
-    fn problem(self) -> Problem {
+    fn problem(&self) -> Problem {
         match self {
             Self::Host => Problem::Host,
             Self::Repeated => Problem::RepeatedAuthorization,
-            Self::Missing => {
-                Problem::Unauthenticated("credentials must be given in the header Authorization")
-            }
-            Self::NotOffered => Problem::Unauthenticated(
-                "the scheme of the header Authorization must be one that WWW-Authenticate names",
-            ),
-            Self::Malformed(_) => {
-                Problem::Unauthenticated("the header Authorization must be in the form of its scheme")
-            }
-            Self::Password => Problem::Unauthenticated("user and password must be right"),
+            Self::Missing => Problem::Unauthenticated(Unauthenticated::Missing),
+            Self::NotOffered => Problem::Unauthenticated(Unauthenticated::NotOffered),
+            Self::Malformed(_) => Problem::Unauthenticated(Unauthenticated::Malformed),
+            Self::Password => Problem::Unauthenticated(Unauthenticated::Password),
+            Self::Token(fault) => Problem::Unauthenticated(Unauthenticated::Token(*fault)),
             Self::Busy => Problem::Overloaded,
+            Self::Scope(_) => Problem::Scope,
+            Self::NoKeys => Problem::NoKeys,
         }
     }
+}
+
+/// What would have let somebody in, in our own words, without the credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unauthenticated {
+    /// Nothing was given.
+    #[error("credentials must be given in the header Authorization")]
+    Missing,
+    /// Something else was.
+    #[error("the scheme of the header Authorization must be one that WWW-Authenticate names")]
+    NotOffered,
+    /// It can't be read.
+    #[error("the header Authorization must be in the form of its scheme")]
+    Malformed,
+    /// It is wrong.
+    #[error("user and password must be right")]
+    Password,
+    /// It isn't good.
+    #[error("the token can't be used: {0}")]
+    Token(Fault),
 }
 
 /// Who is let in.
@@ -106,7 +146,7 @@ enum Doors {
     /// Everybody, or everybody who names this machine.
     Open { only_local: bool },
     /// Who has credentials of one of these kinds.
-    Closed { basic: Option<Basic> },
+    Closed { basic: Option<Basic>, jwt: Option<Jwt> },
 }
 
 /// Lets requests in, or not.
@@ -125,17 +165,17 @@ impl Authenticator {
 
     /// Lets those in who prove who they are.
     #[must_use]
-    pub fn closed(basic: Option<Basic>, metrics: Arc<Metrics>) -> Self {
-        Self { doors: Doors::Closed { basic }, metrics }
+    pub fn closed(basic: Option<Basic>, jwt: Option<Jwt>, metrics: Arc<Metrics>) -> Self {
+        Self { doors: Doors::Closed { basic, jwt }, metrics }
     }
 
     async fn check(&self, headers: &HeaderMap, uri: &Uri) -> Result<Principal, Denial> {
-        let basic = match &self.doors {
+        let (basic, jwt) = match &self.doors {
             Doors::Open { only_local: true } if !host::is_local(headers, uri) => return Err(Denial::Host),
             Doors::Open { .. } => {
                 return Ok(Principal { scheme: Scheme::None, name: "anonymous".to_owned() });
             }
-            Doors::Closed { basic } => basic,
+            Doors::Closed { basic, jwt } => (basic, jwt),
         };
         let mut given = headers.get_all(header::AUTHORIZATION).iter();
         let (scheme, credentials) = match (given.next(), given.next()) {
@@ -146,23 +186,36 @@ impl Authenticator {
                 text.split_once(' ').unwrap_or((text, ""))
             }
         };
-        match basic {
-            Some(basic) if scheme.eq_ignore_ascii_case("basic") => basic.check(credentials.trim()).await,
+        match (basic, jwt) {
+            (Some(basic), _) if scheme.eq_ignore_ascii_case("basic") => basic.check(credentials.trim()).await,
+            (_, Some(jwt)) if scheme.eq_ignore_ascii_case("bearer") => jwt.check(credentials.trim()).await,
             _ => Err(Denial::NotOffered),
         }
     }
 
-    /// What is answered, with all ways to do better (RFC 9110, section 11.6.1).
+    /// What is answered, with all ways to do better (RFC 9110, section 11.6.1; RFC 6750, section 3).
     fn refuse(&self, denial: Denial) -> Response {
-        let problem = denial.problem();
-        let unauthenticated = matches!(problem, Problem::Unauthenticated(_));
-        let mut response = problem.into_response();
-        if unauthenticated && let Doors::Closed { basic } = &self.doors {
-            let headers = response.headers_mut();
+        let mut response = denial.problem().into_response();
+        let Doors::Closed { basic, jwt } = &self.doors else { return response };
+        let mut challenges = Vec::new();
+        let bearer = "Bearer realm=\"kyma-bindings\"";
+        if response.status() == StatusCode::UNAUTHORIZED {
             if basic.is_some() {
-                let challenge = HeaderValue::from_static("Basic realm=\"kyma-bindings\", charset=\"UTF-8\"");
-                headers.append(header::WWW_AUTHENTICATE, challenge);
+                challenges.push("Basic realm=\"kyma-bindings\", charset=\"UTF-8\"".to_owned());
             }
+            match denial {
+                _ if jwt.is_none() => {}
+                Denial::Token(_) => challenges.push(format!("{bearer}, error=\"invalid_token\"")),
+                _ => challenges.push(bearer.to_owned()),
+            }
+        } else if let (Denial::Scope(principal), Some(jwt)) = (denial, jwt) {
+            let scope = jwt.scope();
+            challenges.push(format!("{bearer}, error=\"insufficient_scope\", scope=\"{scope}\""));
+            response.extensions_mut().insert(principal);
+        }
+        let values = challenges.into_iter().filter_map(|challenge| HeaderValue::try_from(challenge).ok());
+        for value in values {
+            response.headers_mut().append(header::WWW_AUTHENTICATE, value);
         }
         response
     }
@@ -202,7 +255,7 @@ mod tests {
     fn closed() -> Authenticator {
         let file = format!("anna:{}\n", bcrypt::hash("right", 4).unwrap());
         let directory = Current::fixed(Directory::parse(file.as_bytes()).unwrap());
-        Authenticator::closed(Some(Basic::new(directory)), Arc::default())
+        Authenticator::closed(Some(Basic::new(directory)), None, Arc::default())
     }
 
     async fn check(auth: &Authenticator, authorization: &[&str]) -> Result<Principal, Denial> {
