@@ -23,6 +23,8 @@ pub const CLUSTER_NAME: &str = "bindings.kyma-project.io/cluster-name";
 pub const SUSPENDED: &str = "bindings.kyma-project.io/suspended";
 /// Annotation on a `KymaBinding` being deleted: `"true"` gives up on its managed cluster.
 pub const FORGET: &str = "bindings.kyma-project.io/forget";
+/// Annotation on a `KymaBinding` that a new leader found undecided: which process decides on it.
+pub const DECIDED_BY: &str = "bindings.kyma-project.io/decided-by";
 /// Annotation on a `KymaBinding` that an OSB request created.
 pub const ORIGIN: &str = "bindings.kyma-project.io/origin";
 /// Value of [`ORIGIN`] for the Open Service Broker API.

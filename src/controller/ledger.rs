@@ -17,6 +17,9 @@ use crate::api::binding::{KymaBinding, MIN_EXPIRATION_SECONDS};
 use crate::api::conditions::Kind;
 use crate::managed::Uids;
 
+/// How long a write may be under way: an API server ends a request after a minute by itself
+/// (`--request-timeout`).
+const LONGEST_WRITE: SignedDuration = SignedDuration::from_secs(75);
 /// Most [`Stray`]s kept until somebody takes them.
 const MAX_STRAYS: usize = 10_000;
 
@@ -38,6 +41,9 @@ pub struct Entry {
     pub touched: bool,
     /// Resource version of our latest write; an object older than that is an echo from before.
     written: u64,
+    /// Until when a process before us may still have its acceptance under way: it was there undecided
+    /// when we came. Whatever is written to the object first, by us or by it, ends that.
+    unclaimed: Option<Timestamp>,
     /// Whether we let the object go: its end is no surprise, and nothing of it is left.
     pub released: bool,
     /// Whether a sweep missed something of its access, which is to be looked at.
@@ -52,6 +58,19 @@ impl Entry {
     fn guest<'a>(&'a self, uid: &'a str, ends: Seat) -> Guest<'a> {
         Guest { name: &self.name, predecessor: self.predecessor.as_deref(), age: (self.created, uid), ends }
     }
+}
+
+/// What is answered to a binding that wants a seat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// It has one.
+    Seated,
+    /// All are taken.
+    Full,
+    /// It is not known yet: first it must be claimed.
+    ClaimFirst,
+    /// It is not known yet: others of its instance must be claimed first.
+    Wait,
 }
 
 /// A binding that was deleted past our finalizer: what it left is still to be removed.
@@ -72,7 +91,7 @@ pub struct Stray {
 }
 
 /// The memory of all bindings.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Ledger {
     entries: HashMap<String, Entry>,
     by_instance: HashMap<String, HashSet<String>>,
@@ -107,7 +126,14 @@ impl Ledger {
             }
             Event::InitApply(binding) => {
                 let uid = binding.uid().unwrap_or_default();
+                let undecided =
+                    !binding.is(Kind::Accepted) && !binding.is(Kind::Stalled) && !binding.is_deleting();
+                let unclaimed = undecided && !self.entries.contains_key(&uid);
                 self.record(&uid, binding, true);
+                if unclaimed {
+                    let until = now.checked_add(LONGEST_WRITE).ok();
+                    self.update(&uid, |entry| entry.unclaimed = until);
+                }
                 // A control plane restored from a backup counts its versions from before.
                 self.update(&uid, |entry| entry.written = 0);
                 if let Some(listing) = &mut self.listing {
@@ -129,7 +155,9 @@ impl Ledger {
             Event::Apply(binding) => {
                 // Born under our eyes: whatever is made of it, we shall have made.
                 let history_unknown = !self.listed;
-                self.record(&binding.uid().unwrap_or_default(), binding, history_unknown);
+                let uid = binding.uid().unwrap_or_default();
+                self.record(&uid, binding, history_unknown);
+                self.update(&uid, |entry| entry.unclaimed = None);
             }
             Event::Delete(binding) => {
                 let stray = self.drop_entry(&binding.uid().unwrap_or_default());
@@ -179,6 +207,7 @@ impl Ledger {
                 seat: None,
                 touched,
                 written: 0,
+                unclaimed: None,
                 released: false,
                 doubted: false,
                 uids: Uids::default(),
@@ -246,21 +275,27 @@ impl Ledger {
 
     /// Gives a binding a seat at its instance's table of `max`, or refuses. One that has a seat
     /// keeps it. Decision and seat are one step under one lock, so two can't take the last place.
-    pub fn admit(&mut self, uid: &str, max: usize, now: Timestamp) -> bool {
-        let Some(entry) = self.entries.get(uid) else { return false };
+    /// Nothing is decided while an acceptance that we don't know of may be under way.
+    pub fn admit(&mut self, uid: &str, max: usize, now: Timestamp) -> Admission {
+        let Some(entry) = self.entries.get(uid) else { return Admission::Full };
         if entry.seat.is_some() {
-            return true;
+            return Admission::Seated;
         }
-        let others = self.by_instance.get(&entry.instance).into_iter().flatten();
-        let seated = others.filter_map(|uid| {
-            let other = self.entries.get(uid)?;
-            Some(other.guest(uid, other.seat?))
-        });
-        let admitted = limit::admits(&seated.collect::<Vec<_>>(), entry.guest(uid, None), max, now);
-        if admitted {
-            self.update(uid, |entry| entry.seat = Some(None));
+        let unclaimed = |entry: &Entry| entry.unclaimed.is_some_and(|until| until > now);
+        if unclaimed(entry) {
+            return Admission::ClaimFirst;
         }
-        admitted
+        let all = self.by_instance.get(&entry.instance).into_iter().flatten();
+        let all: Vec<_> = all.filter_map(|other| Some((other, self.entries.get(other)?))).collect();
+        if all.iter().any(|(_, other)| unclaimed(other)) {
+            return Admission::Wait;
+        }
+        let seated = all.iter().filter_map(|(uid, other)| Some(other.guest(uid, other.seat?)));
+        if !limit::admits(&seated.collect::<Vec<_>>(), entry.guest(uid, None), max, now) {
+            return Admission::Full;
+        }
+        self.update(uid, |entry| entry.seat = Some(None));
+        Admission::Seated
     }
 
     /// Takes the seat back from a binding that failed for good.
@@ -271,7 +306,10 @@ impl Ledger {
     /// Remembers that we wrote a binding.
     pub fn wrote(&mut self, uid: &str, binding: &KymaBinding) {
         let written = version(binding);
-        self.update(uid, |entry| entry.written = entry.written.max(written));
+        self.update(uid, |entry| {
+            entry.written = entry.written.max(written);
+            entry.unclaimed = None;
+        });
     }
 
     /// Whether the object is from before our latest write. Resource versions of one resource
@@ -296,3 +334,7 @@ fn version(binding: &KymaBinding) -> u64 {
 #[cfg(test)]
 #[path = "ledger_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "two_leaders.rs"]
+mod two_leaders;

@@ -16,12 +16,16 @@ fn binding(uid: &str, version: u64, accepted: bool, expires: Option<&str>) -> Ky
 
 fn listed(bindings: Vec<KymaBinding>) -> Ledger {
     let mut ledger = Ledger::default();
+    relist(&mut ledger, bindings);
+    ledger
+}
+
+fn relist(ledger: &mut Ledger, bindings: Vec<KymaBinding>) {
     ledger.observe(&Event::Init, now());
     for binding in bindings {
         ledger.observe(&Event::InitApply(binding), now());
     }
     ledger.observe(&Event::InitDone, now());
-    ledger
 }
 
 fn now() -> Timestamp {
@@ -37,25 +41,47 @@ fn seats_are_exact_and_kept() {
     for uid in ["b", "c"] {
         ledger.observe(&Event::Apply(binding(uid, 2, false, None)), now());
     }
-    assert!(ledger.admit("b", 2, now()));
-    assert!(ledger.admit("b", 2, now()), "a seat is kept");
-    assert!(!ledger.admit("c", 2, now()));
+    assert_eq!(ledger.admit("b", 2, now()), Admission::Seated);
+    assert_eq!(ledger.admit("b", 2, now()), Admission::Seated, "a seat is kept");
+    assert_eq!(ledger.admit("c", 2, now()), Admission::Full);
     ledger.release("b");
-    assert!(ledger.admit("c", 2, now()));
+    assert_eq!(ledger.admit("c", 2, now()), Admission::Seated);
     ledger.observe(&Event::Delete(binding("c", 3, false, None)), now());
-    assert!(ledger.admit("b", 2, now()));
-    assert!(!ledger.admit("gone", 2, now()));
+    assert_eq!(ledger.admit("b", 2, now()), Admission::Seated);
+    assert_eq!(ledger.admit("gone", 2, now()), Admission::Full);
 }
 
 #[test]
 fn a_relist_frees_the_seats_of_what_is_gone() {
-    let mut ledger = listed(vec![binding("a", 1, true, None), binding("b", 1, false, None)]);
-    assert!(!ledger.admit("b", 1, now()));
-    ledger.observe(&Event::Init, now());
-    ledger.observe(&Event::InitApply(binding("b", 1, false, None)), now());
-    ledger.observe(&Event::InitDone, now());
-    assert!(ledger.admit("b", 1, now()));
+    let mut ledger = listed(vec![binding("a", 1, true, None)]);
+    ledger.observe(&Event::Apply(binding("b", 1, false, None)), now());
+    assert_eq!(ledger.admit("b", 1, now()), Admission::Full);
+    relist(&mut ledger, vec![binding("b", 1, false, None)]);
+    assert_eq!(ledger.admit("b", 1, now()), Admission::Seated);
     assert_eq!(ledger.names_of("i"), ["n-b"]);
+}
+
+#[test]
+fn what_was_found_undecided_is_claimed_before_anything_is_decided() {
+    let undecided =
+        vec![binding("a", 1, false, None), binding("b", 1, false, None), binding("c", 1, false, None)];
+    let mut ledger = listed(undecided);
+    ledger.observe(&Event::Apply(binding("new", 2, false, None)), now());
+    assert_eq!(ledger.admit("a", 9, now()), Admission::ClaimFirst);
+    assert_eq!(ledger.admit("new", 9, now()), Admission::Wait);
+    // Our claim, somebody's write, and time.
+    ledger.wrote("a", &binding("a", 3, false, None));
+    assert_eq!(ledger.admit("a", 9, now()), Admission::Wait);
+    ledger.observe(&Event::Apply(binding("b", 4, false, None)), now());
+    assert_eq!(ledger.admit("a", 9, now()), Admission::Wait);
+    assert_eq!(ledger.admit("a", 9, now() + LONGEST_WRITE), Admission::Seated);
+    // What is decided, or going, or was known before, needs none.
+    let mut going = binding("going", 1, false, None);
+    going.metadata.deletion_timestamp = Some(Time(now()));
+    let mut ledger = listed(vec![binding("accepted", 1, true, None), going]);
+    ledger.observe(&Event::Apply(binding("new", 2, false, None)), now());
+    relist(&mut ledger, vec![binding("accepted", 1, true, None), binding("new", 2, false, None)]);
+    assert_eq!(ledger.admit("new", 9, now()), Admission::Seated);
 }
 
 #[test]
@@ -111,9 +137,10 @@ fn what_failed_for_good_or_can_no_longer_be_issued_holds_no_seat() {
     hanging.metadata.creation_timestamp = Some(Time(now() - SignedDuration::from_secs(660)));
     let mut making = binding("making", 1, true, None);
     making.metadata.creation_timestamp = Some(Time(now() - SignedDuration::from_secs(659)));
-    let mut ledger = listed(vec![stalled, hanging, making, binding("new", 2, false, None)]);
-    assert!(!ledger.admit("new", 1, now()), "one may still be issued");
-    assert!(ledger.admit("new", 2, now()));
+    let mut ledger = listed(vec![stalled, hanging, making]);
+    ledger.observe(&Event::Apply(binding("new", 2, false, None)), now());
+    assert_eq!(ledger.admit("new", 1, now()), Admission::Full, "one may still be issued");
+    assert_eq!(ledger.admit("new", 2, now()), Admission::Seated);
 }
 
 #[test]

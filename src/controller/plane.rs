@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::leader::Fence;
 use crate::api::binding::{KymaBinding, KymaBindingStatus};
-use crate::api::names::FINALIZER;
+use crate::api::names::{DECIDED_BY, FINALIZER};
 use crate::failpoint;
 
 /// Longest wait for one answer of the control plane.
@@ -54,6 +54,8 @@ pub struct Plane {
     secrets: Api<Secret>,
     calls: Semaphore,
     fence: Fence,
+    /// A name that no other process has.
+    me: String,
 }
 
 impl Plane {
@@ -65,6 +67,7 @@ impl Plane {
             secrets: Api::namespaced(client, namespace),
             calls: Semaphore::new(MAX_CALLS),
             fence,
+            me: format!("{:016x}", rand::random::<u64>()),
         }
     }
 
@@ -82,6 +85,20 @@ impl Plane {
         let name = binding.name_any();
         self.call("write the status", self.bindings.replace_status(&name, &PostParams::default(), &object))
             .await
+    }
+
+    /// Writes on the object as it was seen who decides on it: what an earlier leader may have under
+    /// way for it fails from now on.
+    ///
+    /// # Errors
+    /// [`PlaneError::Changed`] when the object is no longer what it was.
+    pub async fn claim(&self, binding: &KymaBinding) -> Result<KymaBinding, PlaneError> {
+        let patch = json!({"metadata": {
+            "resourceVersion": binding.resource_version(), "annotations": {DECIDED_BY: self.me},
+        }});
+        let name = binding.name_any();
+        let patch = Patch::Merge(&patch);
+        self.call("claim the binding", self.bindings.patch(&name, &PatchParams::default(), &patch)).await
     }
 
     /// Puts our finalizer on the object as it was seen.

@@ -11,6 +11,7 @@ use kube::runtime::events::EventType;
 use super::apply::{self, Made, Revoked, Terms};
 use super::context::{Context, reason};
 use super::decide::{self, Facts, GiveUp, Removal, Step};
+use super::ledger::Admission;
 use super::plane::PlaneError;
 use super::status::{self, Outcome, Pin};
 use crate::api::binding::KymaBinding;
@@ -19,6 +20,9 @@ use crate::api::names::NameError;
 use crate::instances::ABSENCE;
 use crate::instances::state::{State, Target};
 use crate::managed::{Failure, Owner};
+
+/// How soon it is looked again whether the others of an instance are claimed.
+const CLAIMING: Duration = Duration::from_millis(50);
 
 /// Why a round ended early. The next one begins where it stopped.
 #[derive(Debug, thiserror::Error)]
@@ -125,10 +129,21 @@ impl Round<'_> {
 
     async fn make(&self, target: &Target) -> Result<Action, Error> {
         let max = self.ctx.settings.max_bindings;
-        if !self.ctx.ledger.lock().admit(&self.owner.uid, max, self.now) {
-            self.ctx.metrics.limit_rejection();
-            let message = format!("maximum number of non expired bindings reached: {max}");
-            return self.reject(Reason::LimitReached, message, &State::Ready(target.clone())).await;
+        let admission = self.ctx.ledger.lock().admit(&self.owner.uid, max, self.now);
+        match admission {
+            Admission::Seated => {}
+            Admission::Full => {
+                self.ctx.metrics.limit_rejection();
+                let message = format!("maximum number of non expired bindings reached: {max}");
+                return self.reject(Reason::LimitReached, message, &State::Ready(target.clone())).await;
+            }
+            Admission::ClaimFirst => {
+                let written = self.ctx.plane.claim(self.binding).await?;
+                self.ctx.ledger.lock().wrote(&self.owner.uid, &written);
+                // The watch brings the object as it is now.
+                return Ok(Action::await_change());
+            }
+            Admission::Wait => return Ok(Action::requeue(CLAIMING)),
         }
         let terms = Terms::first(self.binding, self.ends);
         match apply::make(self.ctx, self.binding, &self.owner, target, terms).await? {

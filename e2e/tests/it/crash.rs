@@ -50,6 +50,7 @@ const APPLY: &[&str] = &[
 
 /// A bind that a process before has left with a Secret and without a status, taken up.
 const RESUME: &[&str] = &[
+    "controller: claim the binding",
     "controller: read the kubeconfig",
     "managed: GET namespaces",
     "managed: POST serviceaccounts",
