@@ -336,5 +336,9 @@ fn version(binding: &KymaBinding) -> u64 {
 mod tests;
 
 #[cfg(test)]
+#[path = "ledger_histories.rs"]
+mod histories;
+
+#[cfg(test)]
 #[path = "two_leaders.rs"]
 mod two_leaders;

@@ -123,6 +123,8 @@ mod tests {
     use super::*;
     use crate::api::names::BindingId;
     use crate::managed::Uids;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -214,28 +216,56 @@ mod tests {
         }
     }
 
-    /// Whatever is found and known, nothing alive or young goes, and nothing at all goes while the
-    /// list is not to be trusted.
-    #[test]
-    fn no_mixture_costs_what_lives() {
-        let options = [
-            marked("a", "live", 0),
-            marked("b", "live", 9_990),
-            marked("c", "dead", 0),
-            marked("d", "dead", 9_990),
-        ];
-        for mask in 0..16_usize {
-            let found: Vec<_> =
-                (0..4_usize).filter(|i| mask & (1 << i) != 0).map(|i| options[i].clone()).collect();
-            for whole in [None, Some(9_990), Some(0)] {
-                for empty in [None, Some(9_990), Some(0)] {
-                    let judged = judge(&found, knowledge(whole, empty), |m| m.binding_uid == "live", times());
-                    let orphans = judged.unwrap_or_default();
-                    let trusted = whole == Some(0) && empty != Some(9_990);
-                    let expected: Vec<_> =
-                        found.iter().filter(|m| trusted && m.binding.as_str() == "c").collect();
-                    assert_eq!(orphans, expected, "{mask:b} {whole:?} {empty:?}");
+    proptest! {
+        /// Whatever is found and known, nothing alive or young goes, nothing at all goes while the list
+        /// is not to be trusted, and never more than accidents leave.
+        #[test]
+        fn no_mixture_costs_what_lives(
+            found in vec((any::<bool>(), 9_900..10_100_i64), 0..80),
+            whole in proptest::option::of(9_900..10_001_i64),
+            empty in proptest::option::of(9_000..10_001_i64),
+        ) {
+            let marks = found.iter().enumerate().map(|(i, (alive, second))| {
+                marked(&format!("b{i}"), if *alive { "alive" } else { "dead" }, *second)
+            });
+            let marks: Vec<_> = marks.collect();
+            let judged = judge(&marks, knowledge(whole, empty), |m| m.binding_uid == "alive", times());
+            let dead = marks.iter().filter(|m| m.binding_uid == "dead" && m.youngest <= at(9_970));
+            let dead: Vec<_> = dead.collect();
+            let listed = whole.is_some_and(|since| since <= 9_970);
+            let full = empty.is_none_or(|since| since.max(whole.unwrap_or(0)) <= 9_400);
+            match judged {
+                Ok(orphans) => {
+                    prop_assert!(listed);
+                    prop_assert!(orphans.is_empty() || full);
+                    prop_assert!(orphans.len() <= FEW.max(marks.len() / SHARE));
+                    prop_assert_eq!(orphans, dead);
                 }
+                Err(Refusal::TooMany { orphans, .. }) => {
+                    prop_assert!(orphans == dead.len() && orphans > FEW.max(marks.len() / SHARE));
+                }
+                Err(Refusal::KnowsNothing) => prop_assert!(!full && !dead.is_empty()),
+                Err(_) => prop_assert!(!listed),
+            }
+        }
+
+        /// Sweeps of any number and at any time: no interval costs more than it may.
+        #[test]
+        fn a_fuse_holds_in_each_interval(
+            asked in vec((0..400_i64, 0..40_usize), 1..60),
+            bindings in 0..200_usize,
+        ) {
+            let (mut fuse, mut second) = (Fuse::default(), 10_000);
+            let (mut began, mut removed) = (0, 0);
+            for (later, wished) in asked {
+                second += later;
+                let allowed = fuse.allow(wished, bindings, Times { now: at(second), ..times() });
+                prop_assert!(allowed <= wished);
+                if second - began >= 600 {
+                    (began, removed) = (second, 0);
+                }
+                removed += allowed;
+                prop_assert!(removed <= FEW.max(bindings / SHARE));
             }
         }
     }
