@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod broker;
+mod clock;
 pub mod config;
 pub mod controller;
 mod failpoint;

@@ -14,6 +14,7 @@ use super::plane::PlaneError;
 use super::status::{Issue, Pin};
 use crate::api::binding::{KymaBinding, MIN_EXPIRATION_SECONDS};
 use crate::api::credentials;
+use crate::clock;
 use crate::instances::state::{KubeconfigRef, Target};
 use crate::managed::access::Bound;
 use crate::managed::repair::Repair;
@@ -119,7 +120,7 @@ pub async fn make(
     if latest.is_deleting() {
         return Ok(Made::Overtaken);
     }
-    let now = Timestamp::now();
+    let now = clock::now();
     // Past its own time nothing is issued any more: its seat may be somebody else's.
     if terms.ends.is_some_and(|ends| ends <= now) {
         return Ok(Made::Overtaken);
@@ -156,7 +157,7 @@ async fn grant(
     // From here on there may be something in the managed cluster.
     ctx.ledger.lock().update(&owner.uid, |entry| entry.touched = true);
     let bound = Bound::new(&cluster, owner, &ctx.settings.managed_namespace);
-    let Grant { token, expires_at, uids } = bound.grant(terms.seconds, Timestamp::now()).await?;
+    let Grant { token, expires_at, uids } = bound.grant(terms.seconds, clock::now()).await?;
     let expires_at = terms.expiry(expires_at);
     ctx.ledger.lock().update(&owner.uid, |entry| entry.uids = uids);
     let text = cluster.access.kubeconfig(&target.cluster_name, &token, expires_at)?;

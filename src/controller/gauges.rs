@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use jiff::Timestamp;
 use kube::runtime::reflector::Store;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
@@ -13,6 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::Phase;
+use crate::clock;
 
 /// Collects from the controller's store.
 pub struct Gauges {
@@ -36,7 +36,7 @@ impl Gauges {
 
 impl Collector for Gauges {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        let now = Timestamp::now();
+        let now = clock::now();
         let mut phases: HashMap<Phase, i64> = HashMap::new();
         let mut overdue = 0;
         for binding in self.store.state() {

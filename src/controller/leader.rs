@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt as _};
+
+use crate::clock;
 
 /// Name of the Lease.
 pub const LEASE_NAME: &str = "kyma-bindings";
@@ -269,7 +270,7 @@ impl Elector {
     }
 
     fn claim(&self, before: Option<&Lease>) -> Lease {
-        let now = Some(MicroTime(Timestamp::now()));
+        let now = Some(MicroTime(clock::now()));
         let old = before.and_then(|l| l.spec.clone()).unwrap_or_default();
         let renewal = old.holder_identity.as_deref() == Some(&self.me);
         let transitions = old.lease_transitions.unwrap_or(0);

@@ -26,7 +26,6 @@ use std::time::{Duration, Instant};
 
 use futures::stream;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
@@ -44,6 +43,7 @@ use tracing::field::Empty;
 
 use crate::api::binding::KymaBinding;
 use crate::api::names::{MANAGED_BY, MANAGED_BY_VALUE, TRACEPARENT, TRACESTATE};
+use crate::clock;
 use crate::instances::Instances;
 use crate::managed::clients::Deadlines;
 use crate::managed::{Clients, ControlPlane};
@@ -188,7 +188,7 @@ impl BindingController {
             .backoff(again())
             .modify(|binding| binding.managed_fields_mut().clear())
             .inspect_ok(move |event| {
-                if remember.lock().observe(event, Timestamp::now()) {
+                if remember.lock().observe(event, clock::now()) {
                     found_stray.notify_one();
                 }
             })

@@ -17,6 +17,7 @@ use super::status::{self, Outcome, Pin};
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::Reason;
 use crate::api::names::NameError;
+use crate::clock;
 use crate::instances::ABSENCE;
 use crate::instances::state::{State, Target};
 use crate::managed::{Failure, Owner};
@@ -58,7 +59,7 @@ pub(super) struct Round<'a> {
 /// When the control plane fails; a failing managed cluster is a condition, not an error.
 pub async fn reconcile(binding: Arc<KymaBinding>, ctx: Arc<Context>) -> Result<Action, Error> {
     let owner = ctx.owner(&binding)?;
-    let now = Timestamp::now();
+    let now = clock::now();
     let instance = ctx.instances.state(&binding.spec.instance_id);
     let with = decide::circumstances(&binding, &instance);
     let (touched, doubted) = {
@@ -290,7 +291,7 @@ impl Round<'_> {
         self.write(&outcome).await?;
         let mut wait = Duration::ZERO;
         self.ctx.ledger.lock().update(&self.owner.uid, |entry| {
-            wait = entry.backoff.fail(self.with.clone(), Timestamp::now(), rand::random());
+            wait = entry.backoff.fail(self.with.clone(), clock::now(), rand::random());
         });
         tracing::warn!(
             binding_id = %self.owner.binding,
@@ -315,14 +316,14 @@ fn until_end(binding: &KymaBinding, wait: Duration, ends: Option<Timestamp>) -> 
     if binding.is_deleting() {
         return wait;
     }
-    let left = ends.map(|ends| Duration::try_from(ends.duration_since(Timestamp::now())).unwrap_or_default());
+    let left = ends.map(|ends| Duration::try_from(ends.duration_since(clock::now())).unwrap_or_default());
     left.map_or(wait, |left| wait.min(left))
 }
 
 /// Nothing until then. Counted from the moment of the answer, so that a slow round makes nothing late.
 pub(super) fn rest(until: Option<Timestamp>) -> Action {
     let Some(until) = until else { return Action::await_change() };
-    Action::requeue(until.duration_since(Timestamp::now()).try_into().unwrap_or(Duration::ZERO))
+    Action::requeue(until.duration_since(clock::now()).try_into().unwrap_or(Duration::ZERO))
 }
 
 /// How soon a round that ended early is taken up again.
@@ -339,7 +340,7 @@ pub fn after_error(binding: &KymaBinding, error: &Error, ctx: &Context) -> Actio
             let mut wait = Duration::from_secs(1);
             let uid = binding.uid().unwrap_or_default();
             ctx.ledger.lock().update(&uid, |entry| {
-                wait = entry.backoff.fail(String::from("control plane"), Timestamp::now(), rand::random());
+                wait = entry.backoff.fail(String::from("control plane"), clock::now(), rand::random());
             });
             Action::requeue(until_end(binding, wait, binding.expires_at()))
         }

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
@@ -11,6 +10,7 @@ use super::apply::{self, Revoked};
 use super::backoff::Backoff;
 use super::context::{Context, reason};
 use super::ledger::Stray;
+use crate::clock;
 use crate::managed::Owner;
 
 /// Most tries under way at once.
@@ -53,7 +53,7 @@ async fn clean(ctx: Arc<Context>, places: Arc<Semaphore>, stray: Stray) {
                 Err(why) => why,
             }
         };
-        let now = Timestamp::now();
+        let now = clock::now();
         if stray.ends.is_none_or(|ends| ends <= now) {
             tracing::warn!(
                 binding_id = stray.name,

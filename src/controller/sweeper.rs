@@ -21,6 +21,7 @@ use super::schedule::Schedule;
 use super::sweep::{self, Fuse, Refusal, Times};
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::Kind;
+use crate::clock;
 use crate::instances::state::KubeconfigRef;
 use crate::managed::access::Bound;
 use crate::managed::inventory::{Marked, inventory};
@@ -64,7 +65,7 @@ pub async fn run(ctx: Arc<Context>, changes: &Changes) {
     let interval = SignedDuration::try_from(ctx.settings.sweep_interval).unwrap_or(SignedDuration::MAX);
     let mut schedule = Schedule::new(interval);
     for instance in ctx.instances.all() {
-        schedule.place(&instance, cluster_of(&ctx, &instance), Timestamp::now());
+        schedule.place(&instance, cluster_of(&ctx, &instance), clock::now());
     }
     let fuse = Arc::new(Mutex::new(Fuse::default()));
     let mut pace = tokio::time::interval(PACE);
@@ -72,10 +73,10 @@ pub async fn run(ctx: Arc<Context>, changes: &Changes) {
     let mut sweeps = JoinSet::new();
     loop {
         for instance in std::mem::take(&mut *changes.instances.lock()) {
-            schedule.changed(&instance, cluster_of(&ctx, &instance), Timestamp::now());
+            schedule.changed(&instance, cluster_of(&ctx, &instance), clock::now());
         }
         while sweeps.len() < AT_ONCE {
-            let Some(instance) = schedule.take(Timestamp::now()) else { break };
+            let Some(instance) = schedule.take(clock::now()) else { break };
             pace.tick().await;
             let sweep =
                 AbortOnDropHandle::new(tokio::spawn(sweep(ctx.clone(), fuse.clone(), instance.clone())));
@@ -95,7 +96,7 @@ pub async fn run(ctx: Arc<Context>, changes: &Changes) {
 
 async fn until(next: Option<Timestamp>) {
     let Some(next) = next else { return std::future::pending().await };
-    tokio::time::sleep(next.duration_since(Timestamp::now()).try_into().unwrap_or_default()).await;
+    tokio::time::sleep(next.duration_since(clock::now()).try_into().unwrap_or_default()).await;
 }
 
 /// Which cluster an instance has, if it can be reached.
@@ -141,7 +142,7 @@ async fn sweep(ctx: Arc<Context>, fuse: Arc<Mutex<Fuse>>, instance: String) -> O
         Err(Stopped::Refused(why)) => {
             tracing::info!(instance_id = instance, "not swept: {why}");
             let soon = matches!(why, Refusal::NotListed | Refusal::JustListed | Refusal::Behind);
-            return soon.then(|| Timestamp::now().checked_add(ctx.settings.young).ok()).flatten();
+            return soon.then(|| clock::now().checked_add(ctx.settings.young).ok()).flatten();
         }
         Err(error) => tracing::info!(instance_id = instance, "not swept: {error}"),
     }
@@ -235,7 +236,7 @@ fn times(ctx: &Context) -> Times {
     Times {
         young: signed(ctx.settings.young),
         interval: signed(ctx.settings.sweep_interval),
-        now: Timestamp::now(),
+        now: clock::now(),
     }
 }
 

@@ -24,6 +24,7 @@ use runtime::{INSTANCE_ID, instance_of, runtime_facts, secret_facts};
 use state::{RuntimeFacts, SecretFacts, State};
 use table::Table;
 
+use crate::clock;
 use crate::telemetry::watch::{again, heard};
 
 /// How often a control plane without the Runtime CRD is asked for it.
@@ -116,7 +117,7 @@ impl Instances {
     /// Changes what is known and returns the instances to tell of: none before the first sync,
     /// when nobody listens yet and everything will be looked at anyway.
     fn take(&self, change: impl FnOnce(&mut Known) -> Vec<String>) -> Vec<String> {
-        let now = Timestamp::now();
+        let now = clock::now();
         let mut known = self.known.write();
         let touched = change(&mut known);
         if self.is_synced() {

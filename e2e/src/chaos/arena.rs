@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tokio::sync::watch;
 
 use super::fault::{Fault, Lane};
@@ -192,10 +192,8 @@ impl<'a> Arena<'a> {
     /// An invariant that doesn't hold, or a bind that never works.
     pub async fn recover(&self, fault: Fault, lane: Lane, binding: &str) -> Result<()> {
         let began = Instant::now();
-        let site = match lane {
-            Lane::Cluster(number) => &self.sites[number],
-            _ => &self.sites[0],
-        };
+        let site = self.sites.iter().enumerate().find(|(number, _)| lane.probes(*number));
+        let (_, site) = site.context("the lane has no probe")?;
         let instance = &format!("{}-{}", site.probe, lane.name());
         ensure!(self.load.bind(instance, binding).await?, "{instance} has no other bindings, and is full");
         self.recovered(fault, began.elapsed());

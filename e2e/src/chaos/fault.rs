@@ -145,6 +145,17 @@ impl Lane {
         }
     }
 
+    /// Whether it has a probe in the managed cluster of that number: an instance of its own.
+    #[must_use]
+    pub fn probes(self, cluster: usize) -> bool {
+        match self {
+            Self::Operators | Self::ControlPlane => cluster == 0,
+            Self::Cluster(number) => cluster == number,
+            Self::Objects => false,
+            Self::Clients => true,
+        }
+    }
+
     /// Its name in names of bindings.
     #[must_use]
     pub fn name(self) -> String {

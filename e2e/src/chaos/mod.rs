@@ -139,8 +139,9 @@ fn instance(kind: &str, site: usize, name: &str) -> String {
 async fn site<'a>(stage: &Stage<'_>, cluster: &'a Cluster, number: usize) -> Result<Site<'a>> {
     prepare_managed(cluster).await?;
     let relay = Relay::start(cluster.url()).await?;
-    let victims: Vec<_> = (0..8).map(|i| format!("victims-{i}")).collect();
-    let probes = LANES.map(|lane| format!("probe-{}", lane.name()));
+    let victims: Vec<_> = (0..4).map(|i| format!("victims-{i}")).collect();
+    let probes = LANES.iter().filter(|lane| lane.probes(number)).map(|lane| format!("probe-{}", lane.name()));
+    let probes: Vec<_> = probes.collect();
     let others = ["load-0", "load-1", "aging"].map(str::to_owned);
     let mut runtimes = Vec::new();
     for name in others.iter().chain(&victims).chain(&probes) {

@@ -9,6 +9,8 @@ use futures::future::try_join_all;
 use crate::world::{program, stage, world};
 
 const AT_ONCE: usize = 6;
+/// Connections of one client for a managed cluster and their tasks, and some.
+const SPARE: u64 = 40;
 /// How long idle connections may stay open: 90 s, and what it takes to notice.
 const IDLE: Duration = Duration::from_mins(2);
 
@@ -48,6 +50,6 @@ async fn memory_tasks_and_files_return_to_their_level() {
         stage.rotate("r-levels", Some(&kubeconfig)).await.unwrap();
         work(&osb, &instance, &format!("levels-{round}")).await;
     }
-    let after = settled(&operator, |level| level.check(before)).await;
+    let after = settled(&operator, |level| level.check(before, SPARE)).await;
     println!("before {before:?}, after {after:?}");
 }

@@ -6,6 +6,7 @@ mod asynchronous;
 mod auth;
 mod bounds;
 mod browser;
+mod clocks;
 mod cluster_changes;
 mod contract;
 mod control_plane;
