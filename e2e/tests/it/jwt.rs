@@ -25,7 +25,7 @@ async fn with_issuer(stage: &Stage<'_>, issuer: &Issuer, more: &[&str]) -> Opera
 }
 
 /// Claims that are good for a minute, with some others in their place; null takes one away.
-fn claims(issuer: &Issuer, others: &Value) -> Value {
+pub fn claims(issuer: &Issuer, others: &Value) -> Value {
     let now = Timestamp::now().as_second();
     let mut claims = json!({"iss": issuer.url(), "sub": "platform-1", "aud": ["kyma-bindings", "others"],
         "iat": now, "nbf": now, "exp": now + 60, "scope": "other broker:write"});

@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use e2e::fake::{Death, Fake};
+use e2e::issuer::Issuer;
 use e2e::stage::SOON;
 use e2e::{Cluster, Operator, Osb, Stage, eventually};
+use jiff::Timestamp;
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::Broker;
 use crate::auth::htpasswd;
+use crate::jwt::claims;
 use crate::mounted::Mounted;
 use crate::world::{claim, control_with_runtimes, program, world};
 
@@ -20,12 +23,12 @@ const LIMIT: &str = "4";
 
 pub struct Given {
     pub brokers: HashMap<Broker, Osb>,
-    /// Operations that are under way.
-    pub operations: HashMap<&'static str, String>,
+    /// Operations that are under way, and tokens.
+    pub saved: HashMap<&'static str, String>,
     stage: Stage<'static>,
     _operators: Vec<Operator>,
     _fakes: Vec<Fake>,
-    _users: Mounted,
+    _mounted: [Mounted; 2],
 }
 
 impl Given {
@@ -41,7 +44,7 @@ impl Given {
             [&timeouts[..], &["--max-bindings-per-instance", LIMIT, "--bindable-plans", "aws"]].concat();
         let operator = stage.operator(program(), &args).await.unwrap();
         let osb = operator.osb();
-        let mut operations = HashMap::new();
+        let mut saved = HashMap::new();
         for (instance, binding) in [
             ("ready", "c-bound-1"),
             ("ready", "c-expired-1"),
@@ -66,7 +69,7 @@ impl Given {
         let query = "service_id=s&plan_id=p&accepts_incomplete=true";
         let deleting = osb.request(reqwest::Method::DELETE, &format!("{path}?{query}"), None).await.unwrap();
         assert_eq!(deleting.status, 202, "{}", deleting.description());
-        operations.insert("deleting", deleting.body["operation"].as_str().unwrap().to_owned());
+        saved.insert("deleting", deleting.body["operation"].as_str().unwrap().to_owned());
 
         let catalog = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/catalog.yaml");
         let catalog = ["--role", "broker", "--catalog", catalog.to_str().unwrap()];
@@ -74,9 +77,17 @@ impl Given {
         let severed = severed(&stage).await;
         let users = Mounted::new(&[("htpasswd", &htpasswd(&[("anna", "right")]))]);
         let file = users.path("htpasswd");
-        let closed =
-            ["--role", "broker", "--auth", "basic", "--htpasswd-file", &file, "--allow-basic-without-tls"];
+        let basic = ["--auth", "basic", "--htpasswd-file", &file, "--allow-basic-without-tls"];
+        let issuer = Issuer::start().await.unwrap();
+        let keys = Mounted::new(&[("keys", &issuer.jwks().to_string())]);
+        let file = keys.path("keys");
+        let jwt = ["--auth", "jwt", "--jwt-issuer", issuer.url(), "--jwt-jwks-file", &file];
+        let closed = [&["--role", "broker", "--jwt-audience", "kyma-bindings"], &basic[..], &jwt].concat();
         let closed = stage.operator(program(), &closed).await.unwrap();
+        for (name, scope) in [("token", "broker:write"), ("scopeless", "broker:read")] {
+            let claims = claims(&issuer, &json!({"scope": scope, "exp": Timestamp::now().as_second() + 600}));
+            saved.insert(name, issuer.token(&issuer.header(), &claims).unwrap());
+        }
         let busy = busy(&stage).await;
         let brokers = HashMap::from([
             (Broker::Plain, osb),
@@ -88,11 +99,11 @@ impl Given {
         expire(&stage, "c-expired-1").await;
         Self {
             brokers,
-            operations,
+            saved,
             stage,
             _operators: vec![operator, with_catalog, severed, closed, busy],
             _fakes: vec![dead],
-            _users: users,
+            _mounted: [users, keys],
         }
     }
 

@@ -22,7 +22,7 @@ pub enum Broker {
     WithCatalog,
     /// One whose control plane does not answer.
     Severed,
-    /// One that asks for a password.
+    /// One that asks for a password or a token.
     Closed,
     /// One that has as many requests under way as it takes.
     Busy,
@@ -54,7 +54,7 @@ pub struct Row {
     pub what: &'static str,
     pub broker: Broker,
     pub method: Method,
-    /// Path and query; `$NAME` stands for the operation that was saved under that name.
+    /// Path and query; `$NAME`, here and in headers, stands for what was saved under that name.
     pub path: String,
     pub headers: Vec<(&'static str, String)>,
     pub body: Option<String>,
@@ -68,17 +68,16 @@ pub struct Row {
 
 impl Row {
     async fn ask(&self, osb: &Osb, saved: &HashMap<&'static str, String>) -> Answer {
-        let mut path = self.path.clone();
-        for (name, operation) in saved {
-            path = path.replace(&format!("${name}"), operation);
-        }
-        let mut request = osb.bare(self.method.clone(), &path);
+        let filled = |text: &str| {
+            saved.iter().fold(text.to_owned(), |text, (name, value)| text.replace(&format!("${name}"), value))
+        };
+        let mut request = osb.bare(self.method.clone(), &filled(&self.path));
         if !self.headers.iter().any(|(name, _)| *name == "x-broker-api-version") {
             request = request.header("x-broker-api-version", "2.17");
         }
         // An empty version stands for none.
         for (name, value) in self.headers.iter().filter(|(_, value)| !value.is_empty()) {
-            request = request.header(*name, value);
+            request = request.header(*name, filled(value));
         }
         if let Some(body) = &self.body {
             request = request.body(body.clone());
@@ -138,7 +137,7 @@ impl Row {
 #[tokio::test]
 async fn every_row_of_the_contract_holds() {
     let given = Given::prepare().await;
-    let mut saved: HashMap<&'static str, String> = given.operations.clone();
+    let mut saved = given.saved.clone();
     let (rows, mut broken) = (rows(), 0);
     for (number, row) in rows.iter().enumerate() {
         let answer = row.ask(&given.brokers[&row.broker], &saved).await;

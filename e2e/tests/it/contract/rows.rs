@@ -167,7 +167,15 @@ fn access() -> Vec<Row> {
             .header("authorization", basic("anna:wrong")),
         get("a scheme that is not offered", 401, Body::Says("WWW-Authenticate"))
             .with("www-authenticate", ways)
+            .header("authorization", "Digest x"),
+        get("what is no token", 401, Body::Says("JWT"))
+            .with("www-authenticate", "")
             .header("authorization", "Bearer x"),
+        get("a token without the scope", 403, Body::Says("scope"))
+            .with("www-authenticate", "")
+            .header("authorization", "Bearer $scopeless"),
+        get("a token with the scope", 404, Body::Says("does not exist"))
+            .header("authorization", "Bearer $token"),
         get("credentials twice", 400, Body::Says("Authorization"))
             .header("authorization", basic("anna:right"))
             .header("authorization", basic("anna:right")),
