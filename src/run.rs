@@ -136,8 +136,10 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
     let client = control_plane(args.kubeconfig.as_deref()).await?;
     let metrics = Arc::new(Metrics::default());
     metrics.collect(Tasks(tokio::runtime::Handle::current()));
-    let mut checks: Vec<Check> = Vec::new();
     let stop = CancellationToken::new();
+    let going_on = stop.clone();
+    // Whoever sends requests here shall send them elsewhere.
+    let mut checks: Vec<Check> = vec![("end of the process", Box::new(move || !going_on.is_cancelled()))];
 
     let broker = if args.role == Role::Controller {
         None
@@ -146,7 +148,8 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
         let synced = bindings.clone();
         checks.push(("broker's KymaBindings", Box::new(move || synced.is_synced())));
         let auth = authenticator(args, &metrics)?;
-        let router = Broker::new(bindings.clone(), broker_settings(args)?, metrics.clone()).router(auth);
+        let settings = broker_settings(args)?;
+        let router = Broker::new(bindings.clone(), settings, metrics.clone(), stop.clone()).router(auth);
         let tls = args.access.tls_files().map(|files| reload::load(files, tls::parse)).transpose()?;
         let listener = listen("--listen", args.listen).await?;
         let tls_on = tls.is_some();

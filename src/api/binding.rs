@@ -64,7 +64,7 @@ pub struct KymaBindingSpec {
     #[schemars(length(max = 256))]
     pub plan_id: Option<String>,
 
-    /// Name of the binding that this one shall replace. It must be of the same instance. While both live they count as one towards the limit of bindings.
+    /// Name of a binding of the same instance that this one takes over from. While both live they count as one towards the limit of bindings, unless that one has an older successor or is itself counted with its own predecessor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 240))]
     pub predecessor_binding_id: Option<String>,

@@ -8,74 +8,121 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use tracing::Instrument as _;
 use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
-use super::auth::Principal;
+use super::auth::Asker;
 use super::limits;
 use super::problem::Problem;
 use super::request::{self, Ids, REQUEST_IDENTITY};
 use super::service::Broker;
 use crate::telemetry::traces;
 
-/// Answers a request and says so. What is logged is bounded: the route's template instead of the
-/// path, never the query, and ids only where they are legal.
+/// The route of what leads nowhere.
+const UNKNOWN: &str = "unknown";
+/// Status of a request whose client went away before the answer, as nginx logs it.
+const CLIENT_CLOSED: u16 = 499;
+
+/// Answers a request and says so.
 pub async fn observe(
     State(broker): State<Arc<Broker>>,
     ids: Result<Ids, Problem>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
-    let began = Instant::now();
-    let identity = request::identity(request.headers()).map(str::to_owned);
-    let request_id = identity.as_deref();
-    let template = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str).map(str::to_owned);
-    let route = template.as_deref().unwrap_or("unknown");
-    let method = method(request.method());
-    let ids = ids.as_ref().ok();
-    let (instance_id, binding_id) = (ids.map(|i| i.instance.as_str()), ids.map(|i| i.binding.as_str()));
-    // Names of OpenTelemetry's semantic conventions for HTTP.
-    let span = tracing::info_span!(
-        "request",
-        otel.name = format!("{method} {route}"),
-        otel.kind = "server",
-        otel.status_code = Empty,
-        http.request.method = method,
-        http.route = route,
-        http.response.status_code = Empty,
-        request_id,
-        instance_id,
-        binding_id
-    );
-    traces::follow(&span, text(request.headers(), "traceparent"), text(request.headers(), "tracestate"));
-    let mut response = limits::bounded(&broker, request, next).instrument(span.clone()).await;
-    let (status, took) = (response.status().as_u16(), began.elapsed());
-    broker.metrics.answered(label(template.as_deref()), method, status, took);
-    span.record("http.response.status_code", status);
-    if status >= 500 {
-        span.record("otel.status_code", "ERROR");
+    let line = Line::begin(&broker, ids.ok(), &request);
+    request.extensions_mut().insert(line.asker.clone());
+    let mut response = limits::bounded(&broker, request, next).instrument(line.span.clone()).await;
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(identity) = line.request_id.as_deref().and_then(|id| HeaderValue::try_from(id).ok()) {
+        headers.insert(REQUEST_IDENTITY, identity);
     }
-    let principal = response.extensions().get::<Principal>().map(|principal| principal.name.clone());
-    span.in_scope(|| {
-        let (trace_id, duration_ms) = (traces::id(), took.as_secs_f64() * 1e3);
-        tracing::info!(
-            route,
-            method,
-            status,
-            duration_ms,
-            request_id,
-            instance_id,
-            binding_id,
-            principal,
-            trace_id,
-            "answered"
-        );
-    });
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Some(identity) = identity.and_then(|identity| HeaderValue::try_from(identity).ok()) {
-        response.headers_mut().insert(REQUEST_IDENTITY, identity);
-    }
+    line.end(response.status().as_u16());
     response
+}
+
+/// What is said of a request, once: at its answer, or when it is dropped because its client went
+/// away. All of it is bounded: the route's template instead of the path, never the query, and ids
+/// only where they are legal.
+struct Line {
+    broker: Arc<Broker>,
+    began: Instant,
+    status: u16,
+    template: Option<String>,
+    method: &'static str,
+    request_id: Option<String>,
+    ids: Option<Ids>,
+    asker: Asker,
+    span: Span,
+}
+
+impl Line {
+    fn begin(broker: &Arc<Broker>, ids: Option<Ids>, request: &Request) -> Self {
+        let request_id = request::identity(request.headers()).map(str::to_owned);
+        let template = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+        let (method, route) = (method(request.method()), template.as_deref().unwrap_or(UNKNOWN));
+        // Names of OpenTelemetry's semantic conventions for HTTP.
+        let span = tracing::info_span!(
+            "request",
+            otel.name = format!("{method} {route}"),
+            otel.kind = "server",
+            otel.status_code = Empty,
+            http.request.method = method,
+            http.route = route,
+            http.response.status_code = Empty,
+            request_id,
+            instance_id = ids.as_ref().map(|ids| ids.instance.as_str()),
+            binding_id = ids.as_ref().map(|ids| ids.binding.as_str())
+        );
+        let header = |name| text(request.headers(), name);
+        traces::follow(&span, header("traceparent"), header("tracestate"));
+        Self {
+            broker: broker.clone(),
+            began: Instant::now(),
+            status: CLIENT_CLOSED,
+            template,
+            method,
+            request_id,
+            ids,
+            asker: Asker::default(),
+            span,
+        }
+    }
+
+    fn end(mut self, status: u16) {
+        self.status = status;
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let Self { status, method, ref template, ref request_id, .. } = *self;
+        let (route, took) = (template.as_deref().unwrap_or(UNKNOWN), self.began.elapsed());
+        self.broker.metrics.answered(label(template.as_deref()), method, status, took);
+        self.span.record("http.response.status_code", status);
+        if status >= 500 {
+            self.span.record("otel.status_code", "ERROR");
+        }
+        let instance_id = self.ids.as_ref().map(|ids| ids.instance.as_str());
+        let binding_id = self.ids.as_ref().map(|ids| ids.binding.as_str());
+        let principal = self.asker.0.get().map(|principal| principal.name.as_str());
+        self.span.in_scope(|| {
+            let (trace_id, duration_ms) = (traces::id(), took.as_secs_f64() * 1e3);
+            tracing::info!(
+                route,
+                method,
+                status,
+                duration_ms,
+                request_id,
+                instance_id,
+                binding_id,
+                principal,
+                trace_id,
+                "answered"
+            );
+        });
+    }
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -84,7 +131,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 /// A label of few values, whatever the prefix.
 fn label(template: Option<&str>) -> &'static str {
-    let Some(template) = template else { return "unknown" };
+    let Some(template) = template else { return UNKNOWN };
     match template.rsplit('/').next() {
         Some("{binding_id}") => "service_binding",
         Some("last_operation") => "last_operation",

@@ -10,6 +10,8 @@ use crate::secret::{ExposeSecret as _, SecretString};
 pub struct Credentials {
     /// The kubeconfig.
     pub kubeconfig: SecretString,
+    /// When its binding was created.
+    pub created: Timestamp,
     /// When it ends.
     pub expires_at: Timestamp,
     /// The lifetime that was asked for, seconds.
@@ -34,7 +36,9 @@ impl Credentials {
     }
 
     fn renew_before(&self) -> Timestamp {
-        let margin = SignedDuration::from_secs(self.seconds * i64::from(self.renewal) / 100);
+        // A cluster may grant less than was asked for.
+        let lifetime = self.expires_at.duration_since(self.created).as_secs().min(self.seconds);
+        let margin = SignedDuration::from_secs(lifetime * i64::from(self.renewal) / 100);
         self.expires_at.saturating_sub(margin).unwrap_or(self.expires_at)
     }
 }
@@ -85,7 +89,7 @@ struct Parameters {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Accepted {
     /// Names it to `last_operation`.
-    #[schema(example = "bind-6f7ce4f2-6a1b-4e7c-9b0a-5f6c1f0f9d11")]
+    #[schema(example = "bind-6f7ce4f2-6a1b-4e7c-9b0a-5f6c1f0f9d11-0a1b2c3d")]
     pub operation: String,
 }
 
@@ -145,6 +149,7 @@ mod tests {
     fn credentials() -> Credentials {
         Credentials {
             kubeconfig: "k".to_owned().into(),
+            created: "2026-01-31T11:50:00Z".parse().unwrap(),
             expires_at: "2026-01-31T12:00:00Z".parse().unwrap(),
             seconds: 600,
             renewal: 20,
@@ -161,6 +166,16 @@ mod tests {
         let fetched = serde_json::to_value(credentials().fetched()).unwrap();
         assert_eq!(fetched["parameters"], json!({"expiration_seconds": 600}));
         assert_eq!(fetched["credentials"], bound["credentials"]);
+    }
+
+    #[test]
+    fn the_margin_is_a_part_of_what_was_granted() {
+        let margin = |seconds, renewal| {
+            let granted = Credentials { seconds, renewal, ..credentials() };
+            granted.expires_at.duration_since(granted.renew_before()).as_secs()
+        };
+        assert_eq!((margin(600, 20), margin(600, 50)), (120, 300));
+        assert_eq!(margin(7200, 50), 300, "asked for 7200, granted 600");
     }
 
     #[test]

@@ -67,13 +67,23 @@ fn look(uid: &str, sight: &Sight<'_>) -> Option<Waited> {
     let Some(view) = sight.view.filter(|view| view.uid == uid) else {
         return sight.gone.contains(uid).then_some(Waited::Gone);
     };
+    if let Some(problem) = refused(view) {
+        return Some(Waited::Refused(problem));
+    }
+    match view.progress {
+        _ if view.deleting => Some(Waited::Deleting),
+        Progress::Ready(expires_at) => Some(Waited::Ready(expires_at)),
+        Progress::Pending | Progress::Stopped(..) => None,
+    }
+}
+
+/// What the controller says against it, if that is an answer.
+fn refused(view: &View) -> Option<Problem> {
     match &view.progress {
         Progress::Stopped(reason, message) if refusal(*reason).is_some() => {
-            Some(Waited::Refused(Problem::Refused(*reason, message.clone())))
+            Some(Problem::Refused(*reason, message.clone()))
         }
-        _ if view.deleting => Some(Waited::Deleting),
-        Progress::Ready(expires_at) => Some(Waited::Ready(*expires_at)),
-        Progress::Pending | Progress::Stopped(..) => None,
+        _ => None,
     }
 }
 
@@ -115,7 +125,7 @@ pub async fn bind(
         match waited {
             Some(Waited::Ready(expires_at)) => match broker.kubeconfig(ids, &view.uid, expires_at).await {
                 Ok(kubeconfig) => {
-                    let credentials = broker.credentials(kubeconfig, expires_at, view.seconds);
+                    let credentials = broker.credentials(kubeconfig, expires_at, &view);
                     return Ok(Bound::Ready(credentials, created));
                 }
                 // Another binding of that name may have taken its place.
@@ -125,14 +135,22 @@ pub async fn bind(
                 },
                 Err(problem) => return Err(problem),
             },
-            Some(Waited::Refused(problem)) => {
-                // A refusal of what a request asked for is not kept, even if that request's
-                // broker ended before it could clean up.
-                if created || view.only_wished {
-                    broker.remove(name, &view.uid, deadline).await?;
-                }
-                return Err(problem);
-            }
+            Some(Waited::Refused(problem)) if !(created || view.only_wished) => return Err(problem),
+            // A refusal of what a request asked for is not kept, even if that request's broker ended
+            // before it could clean up. The watch may be behind: what was issued since stays.
+            Some(Waited::Refused(problem)) => match broker.bindings.read(name).await? {
+                Some(now) if now.uid == view.uid => match refused(&now) {
+                    Some(problem) => {
+                        let version = Some(now.version.as_str());
+                        match broker.remove_version(name, &now.uid, version, deadline).await? {
+                            Removed::Absent => {}
+                            Removed::Gone | Removed::NotYet => return Err(problem),
+                        }
+                    }
+                    None => known = Some(now),
+                },
+                _ => return Err(problem),
+            },
             // The one that was joined was refused and removed: take its place.
             Some(Waited::Gone) if !created => {}
             Some(Waited::Deleting | Waited::Gone) => return Err(Problem::Concurrency),
@@ -227,6 +245,8 @@ mod tests {
     fn view() -> View {
         View {
             uid: "u".into(),
+            version: "1".into(),
+            created: at(0),
             instance: "i".into(),
             predecessor: None,
             seconds: 600,
@@ -234,6 +254,7 @@ mod tests {
             deleting: false,
             only_wished: true,
             progress: Progress::Pending,
+            stalled: false,
         }
     }
 

@@ -40,6 +40,10 @@ pub enum Progress {
 pub struct View {
     /// UID of the object: a binding deleted and made again has another.
     pub uid: String,
+    /// Version of the object that this is the view of.
+    pub version: String,
+    /// When it was created.
+    pub created: Timestamp,
     /// Its instance.
     pub instance: String,
     /// Name of the binding that it shall replace.
@@ -54,6 +58,8 @@ pub struct View {
     pub only_wished: bool,
     /// How far it is.
     pub progress: Progress,
+    /// Whether it will never be ready.
+    pub stalled: bool,
 }
 
 impl View {
@@ -72,6 +78,8 @@ impl View {
         };
         Self {
             uid: binding.uid().unwrap_or_default(),
+            version: binding.resource_version().unwrap_or_default(),
+            created,
             instance: binding.spec.instance_id.clone(),
             predecessor: binding.spec.predecessor_binding_id.clone(),
             seconds: binding.spec.expiration_seconds,
@@ -81,6 +89,7 @@ impl View {
             deleting: binding.is_deleting(),
             only_wished: binding.is_from_osb() && binding.status.as_ref().is_none_or(|s| s.binding.is_none()),
             progress,
+            stalled: binding.is(Kind::Stalled),
         }
     }
 }
@@ -278,13 +287,16 @@ impl Bindings {
         created.await
     }
 
-    /// Asks for the deletion of the binding with that UID; false when there is none.
+    /// Asks for the deletion of the binding with that UID, of that version alone if one is named;
+    /// false when there is none.
     ///
     /// # Errors
     /// When the control plane refuses or doesn't answer.
-    pub async fn delete(&self, name: &str, uid: &str) -> Result<bool, Problem> {
-        let params = DeleteParams::background()
-            .preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
+    pub async fn delete(&self, name: &str, uid: &str, version: Option<&str>) -> Result<bool, Problem> {
+        let params = DeleteParams::background().preconditions(Preconditions {
+            uid: Some(uid.to_owned()),
+            resource_version: version.map(str::to_owned),
+        });
         let deleted = bounded("delete the binding", async {
             match self.objects.delete(name, &params).await {
                 Ok(_) => Ok(true),

@@ -25,14 +25,17 @@ pub(super) fn shown(view: &View, ids: &Ids, now: Timestamp) -> Option<Timestamp>
 pub async fn fetch(broker: &Broker, ids: &Ids) -> Result<Credentials, Problem> {
     let name = ids.binding.as_str();
     let show = |view: View| shown(&view, ids, Timestamp::now()).map(|ends| (view, ends));
-    let found = match broker.bindings.seen(name).and_then(show) {
-        Some(found) => Some(found),
-        // The watch may be behind: another replica may have made it a moment ago.
-        None => broker.bindings.read(name).await?.and_then(show),
-    };
+    if let Some((view, expires_at)) = broker.bindings.seen(name).and_then(show) {
+        match broker.kubeconfig(ids, &view.uid, expires_at).await {
+            Err(Problem::Secret) => {}
+            other => return Ok(broker.credentials(other?, expires_at, &view)),
+        }
+    }
+    // The watch may be behind: another replica may have made it, or removed it, a moment ago.
+    let found = broker.bindings.read(name).await?.and_then(show);
     let (view, expires_at) = found.ok_or(Problem::NoBinding)?;
     let kubeconfig = broker.kubeconfig(ids, &view.uid, expires_at).await?;
-    Ok(broker.credentials(kubeconfig, expires_at, view.seconds))
+    Ok(broker.credentials(kubeconfig, expires_at, &view))
 }
 
 #[cfg(test)]
@@ -47,6 +50,8 @@ mod tests {
         let ids = Ids { instance: InstanceId::parse("i").unwrap(), binding: BindingId::parse("b").unwrap() };
         let ready = View {
             uid: "u".into(),
+            version: "1".into(),
+            created: at(0),
             instance: "i".into(),
             predecessor: None,
             seconds: 600,
@@ -54,6 +59,7 @@ mod tests {
             deleting: false,
             only_wished: false,
             progress: Progress::Ready(at(600)),
+            stalled: false,
         };
         assert_eq!(shown(&ready, &ids, at(599)), Some(at(600)));
         assert_eq!(shown(&ready, &ids, at(600)), None);

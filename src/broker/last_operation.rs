@@ -3,7 +3,7 @@
 use super::answer::{LastOperation, OperationState};
 use super::bindings::{Progress, View};
 use super::operation::Operation;
-use super::problem::{Problem, refusal};
+use super::problem::Problem;
 use super::request::Ids;
 use super::service::Broker;
 use jiff::Timestamp;
@@ -62,7 +62,8 @@ fn making(view: &View, now: Timestamp) -> Stands {
     match &view.progress {
         _ if view.ends <= now => Stands::Failed("the binding has expired; bind again".to_owned()),
         Progress::Ready(_) => Stands::Succeeded("the binding is ready"),
-        Progress::Stopped(reason, message) if refusal(*reason).is_some() => Stands::Failed(message.clone()),
+        // What is held may be made yet; only what stalled never will.
+        Progress::Stopped(_, message) if view.stalled => Stands::Failed(message.clone()),
         Progress::Pending | Progress::Stopped(..) => {
             Stands::InProgress(with_cause("the binding is being made", view))
         }
@@ -110,6 +111,8 @@ mod tests {
     fn view() -> View {
         View {
             uid: "u".into(),
+            version: "1".into(),
+            created: at(0),
             instance: "i".into(),
             predecessor: None,
             seconds: 600,
@@ -117,6 +120,7 @@ mod tests {
             deleting: false,
             only_wished: true,
             progress: Progress::Pending,
+            stalled: false,
         }
     }
 
@@ -144,7 +148,13 @@ mod tests {
             let going_on = |text: &str| Stands::InProgress(text.to_owned());
             assert_eq!(judged(view()), going_on("the binding is being made"));
             assert_eq!(judged(stopped(Reason::ClusterTimedOut)), going_on("the binding is being made: why"));
-            assert_eq!(judged(stopped(Reason::LimitReached)), Stands::Failed("why".into()));
+            assert_eq!(
+                judged(stopped(Reason::InstanceSuspended)),
+                going_on("the binding is being made: why"),
+                "it may come back"
+            );
+            let stalled = View { stalled: true, ..stopped(Reason::LimitReached) };
+            assert_eq!(judged(stalled), Stands::Failed("why".into()));
             let ready = View { progress: Progress::Ready(at(600)), ..view() };
             assert_eq!(judged(ready.clone()), Stands::Succeeded("the binding is ready"));
             assert!(matches!(judged(View { ends: at(1), ..ready }), Stands::Failed(_)));

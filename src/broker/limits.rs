@@ -19,19 +19,30 @@ const MAX_FIELD_BYTES: usize = 32 * 1024;
 /// What a request may take besides the wait for its binding: for its credentials and its body, and
 /// for the control plane.
 const BESIDES: Duration = Duration::from_secs(30);
+/// How long a request may go on when the process shall end: less than connections are kept open, so
+/// that it still gets an answer.
+const LAST: Duration = Duration::from_secs(6);
 
 /// Goes on with a request within its bounds, or answers it.
 pub async fn bounded(broker: &Broker, request: Request, next: Next) -> Response {
-    if let Err(problem) = check_head(request.uri(), request.headers()) {
-        return problem.into_response();
-    }
     let Ok(_place) = broker.in_flight.try_acquire() else { return Problem::Overloaded.into_response() };
     let _counted = broker.metrics.request();
-    let answered = tokio::time::timeout(broker.settings.create_timeout + BESIDES, next.run(request)).await;
-    answered.unwrap_or_else(|_| Problem::Deadline.into_response())
+    let stopping = async {
+        broker.stop.cancelled().await;
+        tokio::time::sleep(LAST).await;
+    };
+    tokio::select! {
+        answer = next.run(request) => answer,
+        () = tokio::time::sleep(broker.settings.create_timeout + BESIDES) => Problem::Deadline.into_response(),
+        () = stopping => Problem::Stopping.into_response(),
+    }
 }
 
-fn check_head(uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+/// Whether a head is within its bounds.
+///
+/// # Errors
+/// [`Problem::TargetTooLong`] or [`Problem::HeadTooLarge`].
+pub fn check_head(uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
     let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if target > MAX_TARGET {

@@ -26,11 +26,13 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
+use tracing::Instrument as _;
 
 use auth::Authenticator;
 use bind::Bound;
 use last_operation::Stands;
-use problem::Problem;
+use operation::Operation;
+use problem::{Problem, Why};
 use request::{Asked, BindRequest, Ids};
 
 pub use service::{Broker, Settings};
@@ -80,10 +82,17 @@ async fn put_binding(
     if let Some(catalog) = &broker.settings.catalog {
         catalog.check(request.service_id.as_deref(), request.plan_id.as_deref())?;
     }
-    Ok(match bind::bind(&broker, &ids, &request, incomplete).await? {
+    let ids = Arc::new(ids);
+    // A task of its own goes on when the client hangs up: what is refused is cleaned up even then.
+    let task = {
+        let (broker, ids) = (broker.clone(), ids.clone());
+        async move { bind::bind(&broker, &ids, &request, incomplete).await }
+    };
+    let bound = tokio::spawn(task.in_current_span()).await.map_err(|_| Problem::NotReady(Why(None)))?;
+    Ok(match bound? {
         Bound::Ready(credentials, true) => (StatusCode::CREATED, Json(credentials.bound())).into_response(),
         Bound::Ready(credentials, false) => Json(credentials.bound()).into_response(),
-        Bound::Underway(operation) => (StatusCode::ACCEPTED, Json(operation.accepted())).into_response(),
+        Bound::Underway(operation) => accepted(&operation, &ids),
     })
 }
 
@@ -97,7 +106,7 @@ async fn delete_binding(State(broker): State<Arc<Broker>>, ids: Ids, uri: Uri) -
     asked.check_ids()?;
     Ok(match unbind::unbind(&broker, &ids, asked.incomplete()?).await? {
         None => Json(answer::Empty {}).into_response(),
-        Some(operation) => (StatusCode::ACCEPTED, Json(operation.accepted())).into_response(),
+        Some(operation) => accepted(&operation, &ids),
     })
 }
 
@@ -106,14 +115,21 @@ async fn fetch_last_operation(
     ids: Ids,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let operation = Asked::read(&uri)?.operation()?;
+    let operation = Asked::read(&uri)?.operation(&ids)?;
     let stands = last_operation::last_operation(&broker, &ids, operation.as_ref()).await?;
     let goes_on = matches!(stands, Stands::InProgress(_));
-    let mut response = Json(stands.body()).into_response();
-    if goes_on {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(POLL));
-    }
-    Ok(response)
+    let response = Json(stands.body()).into_response();
+    Ok(if goes_on { later(response) } else { response })
+}
+
+fn accepted(operation: &Operation, ids: &Ids) -> Response {
+    later((StatusCode::ACCEPTED, Json(operation.accepted(ids))).into_response())
+}
+
+/// An answer that says when to ask again.
+fn later(mut response: Response) -> Response {
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(POLL));
+    response
 }
 
 async fn fetch_catalog(State(broker): State<Arc<Broker>>) -> Result<Response, Problem> {
@@ -129,5 +145,6 @@ fn wrong_method(allowed: &'static str) -> Response {
 
 async fn api_version(request: Request, next: Next) -> Result<Response, Problem> {
     request::check_version(request.headers())?;
+    limits::check_head(request.uri(), request.headers())?;
     Ok(next.run(request).await)
 }

@@ -128,6 +128,9 @@ pub enum Problem {
         "the binding's Secret is missing or not as it was written; delete the binding and create another"
     )]
     Secret,
+    /// The process is about to end.
+    #[error("this broker is being stopped; ask again: another one goes on with it")]
+    Stopping,
     /// The control plane refused.
     #[error("the control plane refused a request of the broker (HTTP {0})")]
     ControlPlaneRefused(u16),
@@ -214,6 +217,7 @@ impl Problem {
             Self::NotReady(_)
             | Self::NotRemoved(_)
             | Self::Deadline
+            | Self::Stopping
             | Self::NoKeys
             | Self::Secret
             | Self::ControlPlaneRefused(_)

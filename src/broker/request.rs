@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::path::ErrorKind;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use http_body_util::LengthLimitError;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -72,11 +75,27 @@ impl<S: Send + Sync> FromRequestParts<S> for Ids {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        // The only way to fail is an id that isn't UTF-8 once decoded.
-        let raw = Path::<RawIds>::from_request_parts(parts, state).await.map_err(|_| NameError::BindingId)?;
+        let raw = Path::<RawIds>::from_request_parts(parts, state).await;
+        let raw = raw.map_err(|rejection| not_utf8(&rejection))?;
         let instance = InstanceId::parse(&raw.instance_id)?;
         let binding = BindingId::parse(&raw.binding_id)?;
         Ok(Self { instance, binding })
+    }
+}
+
+/// Which part of the path isn't UTF-8 once decoded: there is no other way to fail.
+fn not_utf8(rejection: &PathRejection) -> Problem {
+    let key = match rejection {
+        PathRejection::FailedToDeserializePathParams(error) => match error.kind() {
+            ErrorKind::InvalidUtf8InPathParam { key } => key.as_str(),
+            _ => "",
+        },
+        _ => "",
+    };
+    match key {
+        "instance_id" => NameError::InstanceId.into(),
+        "binding_id" => NameError::BindingId.into(),
+        _ => Problem::UnknownPath,
     }
 }
 
@@ -120,12 +139,12 @@ impl Asked {
         Ok(())
     }
 
-    /// The operation that is asked for, if one is named.
+    /// The operation of that binding that is asked for, if one is named.
     ///
     /// # Errors
-    /// [`Problem::Operation`] when it can't be one.
-    pub fn operation(&self) -> Result<Option<Operation>, Problem> {
-        self.operation.as_deref().map(Operation::parse).transpose()
+    /// [`Problem::Operation`] when it can't be one of its.
+    pub fn operation(&self, ids: &Ids) -> Result<Option<Operation>, Problem> {
+        self.operation.as_deref().map(|text| Operation::parse(text, ids)).transpose()
     }
 }
 
@@ -160,7 +179,10 @@ impl BindRequest {
     /// The [`Problem`] with the first thing that is wrong.
     pub async fn read(headers: &HeaderMap, body: Body, lifetimes: Lifetimes) -> Result<Self, Problem> {
         let read = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_BODY)).await;
-        let bytes = read.map_err(|_| Problem::BodyTooSlow)?.map_err(|_| Problem::BodyTooLarge)?;
+        let bytes = read.map_err(|_| Problem::BodyTooSlow)?.map_err(|error| {
+            let too_large = error.into_inner().is::<LengthLimitError>();
+            if too_large { Problem::BodyTooLarge } else { Problem::BodyNotAnObject }
+        })?;
         Self::parse(headers, &bytes, lifetimes)
     }
 
@@ -252,8 +274,13 @@ fn header_text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().filter(|v| !v.is_empty()).map(str::to_owned)
 }
 
+/// What a terminal may show: no control characters, and none that reorder or hide what is around them.
 fn short(text: &str) -> String {
-    text.chars().take(MAX_INFO).collect()
+    let odd = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    text.chars().filter(|c| !odd(*c)).take(MAX_INFO).collect()
 }
 
 #[cfg(test)]
@@ -315,8 +342,9 @@ mod tests {
         assert_eq!(asked("accepts_incomplete=true").unwrap().incomplete(), Ok(true));
         assert_eq!(asked("other=%20").unwrap().incomplete(), Ok(false));
         assert_eq!(asked("accepts_incomplete=yes").unwrap().incomplete(), Err(Problem::Incomplete));
-        assert_eq!(asked("operation=x").unwrap().operation(), Err(Problem::Operation));
-        assert_eq!(asked("operation=").unwrap().operation(), Err(Problem::Operation));
+        let ids = Ids { instance: InstanceId::parse("i").unwrap(), binding: BindingId::parse("b").unwrap() };
+        assert_eq!(asked("operation=x").unwrap().operation(&ids), Err(Problem::Operation));
+        assert_eq!(asked("operation=").unwrap().operation(&ids), Err(Problem::Operation));
         assert_eq!(asked("service_id=s&plan_id=").unwrap().check_ids(), Err(Problem::Missing("plan_id")));
         assert_eq!(asked("plan_id=a&plan_id=b").unwrap_err(), Problem::Query);
     }
@@ -336,6 +364,12 @@ mod tests {
         let encoded = STANDARD.encode(r#"{"user":"u"}"#);
         assert_eq!(by_header(format!("cf {encoded}")).as_deref(), Some(r#"cf {"user":"u"}"#));
         assert_eq!(by_header("nonsense".into()), None);
+        let odd = STANDARD.encode("{\"user\":\"\u{9b}2J\u{202e}u\"}");
+        assert_eq!(
+            by_header(format!("cf {odd}")).as_deref(),
+            Some(r#"cf {"user":"2Ju"}"#),
+            "nothing for terminals"
+        );
     }
 
     #[test]

@@ -6,9 +6,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::answer::Credentials;
-use super::bindings::{Bindings, Progress};
+use super::bindings::{Bindings, Progress, View};
 use super::catalog::Catalog;
 use super::problem::{Problem, Why};
 use super::request::{Ids, Lifetimes};
@@ -52,14 +53,21 @@ pub struct Broker {
     pub(super) settings: Settings,
     pub(super) metrics: Arc<Metrics>,
     pub(super) in_flight: Semaphore,
+    /// Cancelled when the process shall end.
+    pub(super) stop: CancellationToken,
 }
 
 impl Broker {
-    /// A broker on the given bindings.
+    /// A broker on the given bindings, which answers what is under way soon after `stop`.
     #[must_use]
-    pub fn new(bindings: Arc<Bindings>, settings: Settings, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        bindings: Arc<Bindings>,
+        settings: Settings,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+    ) -> Self {
         let in_flight = Semaphore::new(settings.max_in_flight);
-        Self { bindings, settings, metrics, in_flight }
+        Self { bindings, settings, metrics, in_flight, stop }
     }
 
     /// Until when a request that begins now may wait.
@@ -72,9 +80,10 @@ impl Broker {
         &self,
         kubeconfig: SecretString,
         expires_at: Timestamp,
-        seconds: i64,
+        view: &View,
     ) -> Credentials {
-        Credentials { kubeconfig, expires_at, seconds, renewal: self.settings.renewal }
+        let View { created, seconds, .. } = *view;
+        Credentials { kubeconfig, created, expires_at, seconds, renewal: self.settings.renewal }
     }
 
     /// The kubeconfig of a binding, only from a Secret of exactly our shape.
@@ -91,7 +100,18 @@ impl Broker {
     /// Deletes the binding with that UID and waits until it is gone, which the controller lets
     /// happen only when nothing of it is left.
     pub(super) async fn remove(&self, name: &str, uid: &str, deadline: Instant) -> Result<Removed, Problem> {
-        let ask = self.bindings.delete(name, uid);
+        self.remove_version(name, uid, None, deadline).await
+    }
+
+    /// The same, if it still is as it was read.
+    pub(super) async fn remove_version(
+        &self,
+        name: &str,
+        uid: &str,
+        version: Option<&str>,
+        deadline: Instant,
+    ) -> Result<Removed, Problem> {
+        let ask = self.bindings.delete(name, uid, version);
         let (found, gone) = self
             .bindings
             .watch(name, deadline, ask, |found, sight| (!found || sight.gone.contains(uid)).then_some(()))

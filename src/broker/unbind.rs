@@ -18,7 +18,8 @@ use crate::api::conditions::Reason;
 pub async fn unbind(broker: &Broker, ids: &Ids, incomplete: bool) -> Result<Option<Operation>, Problem> {
     let deadline = broker.deadline(incomplete);
     let name = ids.binding.as_str();
-    let mut known = broker.bindings.seen(name);
+    // The watch may be behind; it is not believed when it shows another instance's.
+    let mut known = broker.bindings.seen(name).filter(|view| view.instance == ids.instance.as_str());
     loop {
         let view = match known.take() {
             Some(view) => view,

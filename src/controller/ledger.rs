@@ -128,7 +128,8 @@ impl Ledger {
                 let uid = binding.uid().unwrap_or_default();
                 let undecided =
                     !binding.is(Kind::Accepted) && !binding.is(Kind::Stalled) && !binding.is_deleting();
-                let unclaimed = undecided && !self.entries.contains_key(&uid);
+                // In later lists, what is new to us was never anybody else's to decide.
+                let unclaimed = undecided && !self.listed && !self.entries.contains_key(&uid);
                 self.record(&uid, binding, true);
                 if unclaimed {
                     let until = now.checked_add(LONGEST_WRITE).ok();

@@ -9,7 +9,7 @@ mod jwt;
 mod keys;
 mod token;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
@@ -54,7 +54,7 @@ impl Scheme {
     }
 }
 
-/// Who asks. It is in the extensions of the request, and in those of its answer.
+/// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     /// How we know.
@@ -62,6 +62,10 @@ pub struct Principal {
     /// The name; at most 256 bytes, without control characters.
     pub name: String,
 }
+
+/// Where whoever looks at a request from outside finds out who asks, once that is known.
+#[derive(Debug, Clone, Default)]
+pub struct Asker(pub Arc<OnceLock<Principal>>);
 
 /// Why somebody isn't let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -222,17 +226,14 @@ impl Authenticator {
 }
 
 /// Around every route: lets the request in with its [`Principal`], or answers it.
-pub async fn authenticate(
-    State(auth): State<Arc<Authenticator>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+pub async fn authenticate(State(auth): State<Arc<Authenticator>>, request: Request, next: Next) -> Response {
     match auth.check(request.headers(), request.uri()).await {
         Ok(principal) => {
-            request.extensions_mut().insert(principal.clone());
-            let mut response = next.run(request).await;
-            response.extensions_mut().insert(principal);
-            response
+            if let Some(Asker(asker)) = request.extensions().get() {
+                // Set here alone, once a request.
+                let _ = asker.set(principal);
+            }
+            next.run(request).await
         }
         Err(denial) => {
             let (scheme, reason) = denial.words();

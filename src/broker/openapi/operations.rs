@@ -132,15 +132,19 @@ fn unbind() -> OperationBuilder {
         .response("200", success::<Empty>("It is gone."))
         .response("202", accepted("It takes longer, and goes on."))
         .response("400", refusal(400, "An id can't be used, or `service_id` or `plan_id` is missing."))
-        .response("410", success::<Empty>("There is no such binding of that instance."))
-        .response("422", refusal(422, "`ConcurrencyError`: another operation on the binding is under way."));
+        .response("410", success::<Empty>("There is no such binding of that instance."));
     ids(operation).responses(responses)
 }
 
 fn last_operation() -> OperationBuilder {
     let operation = OperationBuilder::new()
         .summary(Some("Ask how far an operation is"))
-        .parameter(query("operation", "What the 202 named.", false, text("bind-5d41402a")))
+        .parameter(query(
+            "operation",
+            "What the 202 named.",
+            false,
+            text("bind-6f7ce4f2-6a1b-4e7c-9b0a-5f6c1f0f9d11-0a1b2c3d"),
+        ))
         .parameter(query("service_id", "A hint.", false, text("kyma")))
         .parameter(query("plan_id", "A hint.", false, text("aws")));
     let state = answer::<LastOperation>("How far it is.").header_ref("Retry-After", header_ref("RetryAfter"));
@@ -155,6 +159,7 @@ fn last_operation() -> OperationBuilder {
 fn catalog() -> OperationBuilder {
     let responses = ResponsesBuilder::new()
         .response("200", success::<Catalog>("The services and their plans."))
+        .response("400", refusal(400, "`Authorization` is given more than once."))
         .response("404", refusal(404, "This operator has no catalog."));
     OperationBuilder::new()
         .summary(Some("List services and plans"))
@@ -179,7 +184,7 @@ fn ids(operation: OperationBuilder) -> OperationBuilder {
 fn parameters() -> [(&'static str, Parameter); 6] {
     let text = || ObjectBuilder::new().schema_type(Type::String);
     let version = text().pattern(Some(r"^2\.[0-9]{1,4}$")).default(Some(json!("2.17")));
-    let printable = || text().pattern(Some("^[!-~]([ -~]*[!-~])?$")).max_length(Some(1024));
+    let printable = || text().pattern(Some("^[!-~]([ -~]*[!-~])?$")).max_length(Some(256));
     let region = text().pattern(Some("^[^/]+$"));
     let instance = text().min_length(Some(1)).max_length(Some(INSTANCE_ID_MAX));
     let instance = instance.pattern(Some("^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"));
