@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use e2e::fake::{Death, Fake};
 use e2e::osb::Answer;
-use e2e::stage::{prove, prove_refused};
+use e2e::stage::{SOON, prove, prove_refused};
 use e2e::{Osb, eventually};
 use reqwest::Method;
 use serde_json::json;
@@ -113,6 +113,29 @@ async fn a_refusal_after_the_202_is_kept_until_it_is_seen() {
     let refused = broker.bind().await;
     assert_eq!(refused.status, 409, "{}", refused.description());
     stage.gone("late-1", Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_leaves_nothing_that_was_refused() {
+    let (stage, instance) = stage("hangup").await;
+    let dead = Fake::start(Death::Refused).await.unwrap();
+    let good = world().await.managed.admin_kubeconfig();
+    stage.rotate("r-hangup", Some(dead.kubeconfig())).await.unwrap();
+    let operator = stage.operator(program(), &["--create-timeout", "60s"]).await.unwrap();
+    let osb = operator.osb();
+    let client = tokio::spawn(async move { osb.bind(&instance, "hangup-1", None).await.map(drop) });
+    stage.condition("hangup-1", "Ready", "False", "ClusterUnreachable").await.unwrap();
+    client.abort();
+    eventually("the access line", SOON, async || {
+        let log = operator.log();
+        let line = log.lines().find(|line| line.contains(r#""status":499"#) && line.contains("hangup-1"));
+        line.map(drop).ok_or_else(|| anyhow!("none yet"))
+    })
+    .await
+    .unwrap();
+    claim("hangup-1").await;
+    stage.rotate("r-hangup", Some(&good)).await.unwrap();
+    stage.gone("hangup-1", SOON).await.unwrap();
 }
 
 #[tokio::test]

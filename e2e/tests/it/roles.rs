@@ -53,7 +53,8 @@ async fn the_broker_alone_needs_no_right_to_the_clusters_keys() {
 async fn requests_in_flight_end_with_an_answer_after_sigterm() {
     let (stage, instance) = stage("drain").await;
     stage.rotate("r-drain", None).await.unwrap();
-    let operator = stage.operator(program(), &["--create-timeout", "3s"]).await.unwrap();
+    // It would wait for longer than the process may take to end.
+    let operator = stage.operator(program(), &["--create-timeout", "60s"]).await.unwrap();
     let osb = operator.osb();
     let in_flight = osb.bind(&instance, "drain-1", None);
     let ended = async {
@@ -65,7 +66,10 @@ async fn requests_in_flight_end_with_an_answer_after_sigterm() {
         operator.terminate().await.unwrap();
     };
     let (answer, ()) = tokio::join!(in_flight, ended);
-    assert_eq!(answer.unwrap().status, 503, "answered, not cut off");
+    let answer = answer.unwrap();
+    assert_eq!(answer.status, 503, "answered, not cut off");
+    assert!(answer.description().contains("being stopped"), "{}", answer.description());
+    assert!(answer.headers.contains_key("retry-after"));
     assert!(operator.osb().fetch(&instance, "drain-1").await.is_err(), "nobody listens any more");
 }
 

@@ -55,6 +55,8 @@ impl Given {
             ("suspended", "c-suspended-1"),
             ("dying", "c-deleting-1"),
             ("dying", "c-dying-1"),
+            ("dying", "c-over-1"),
+            ("mended", "c-mended-1"),
             ("dying", "c-dying-2"),
         ] {
             let made = osb.bound(&format!("i-{instance}"), binding).await.unwrap();
@@ -64,12 +66,16 @@ impl Given {
         stage.condition("c-rejected-1", "Accepted", "False", "LimitReached").await.unwrap();
         suspend(&stage, "suspended").await;
         stage.condition("c-suspended-1", "Ready", "False", "InstanceSuspended").await.unwrap();
-        stage.rotate("r-dying", Some(dead.kubeconfig())).await.unwrap();
-        let path = "/v2/service_instances/i-dying/service_bindings/c-deleting-1";
-        let query = "service_id=s&plan_id=p&accepts_incomplete=true";
-        let deleting = osb.request(reqwest::Method::DELETE, &format!("{path}?{query}"), None).await.unwrap();
-        assert_eq!(deleting.status, 202, "{}", deleting.description());
-        saved.insert("deleting", deleting.body["operation"].as_str().unwrap().to_owned());
+        for runtime in ["r-dying", "r-mended"] {
+            stage.rotate(runtime, Some(dead.kubeconfig())).await.unwrap();
+        }
+        for (name, instance) in [("deleting", "dying"), ("mended", "mended")] {
+            let binding = format!("/v2/service_instances/i-{instance}/service_bindings/c-{name}-1");
+            let path = format!("{binding}?service_id=s&plan_id=p&accepts_incomplete=true");
+            let deleting = osb.request(reqwest::Method::DELETE, &path, None).await.unwrap();
+            assert_eq!(deleting.status, 202, "{}", deleting.description());
+            saved.insert(name, deleting.body["operation"].as_str().unwrap().to_owned());
+        }
 
         let catalog = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/catalog.yaml");
         let catalog = ["--role", "broker", "--catalog", catalog.to_str().unwrap()];
@@ -96,6 +102,9 @@ impl Given {
             (Broker::Closed, closed.osb()),
             (Broker::Busy, busy.osb()),
         ]);
+        stage.rotate("r-mended", Some(&managed.admin_kubeconfig())).await.unwrap();
+        stage.gone("c-mended-1", SOON).await.unwrap();
+        expire(&stage, "c-over-1").await;
         expire(&stage, "c-expired-1").await;
         Self {
             brokers,
@@ -124,6 +133,7 @@ impl Given {
             "c-full-3",
             "c-full-4",
             "c-originator-1",
+            "c-over-1",
             "c-rejected-1",
             "c-successor-1",
         ];
@@ -141,6 +151,7 @@ async fn instances(stage: &Stage<'_>, managed: &Cluster, dead: &Fake) {
         ("full", &good, &provisioned),
         ("suspended", &good, &provisioned),
         ("dying", &good, &provisioned),
+        ("mended", &good, &provisioned),
         ("trial", &good, &provisioned),
         ("ambiguous", &good, &provisioned),
         ("dead", dead.kubeconfig(), &provisioned),
@@ -192,7 +203,8 @@ async fn busy(stage: &Stage<'_>) -> Operator {
     let osb = operator.osb();
     tokio::spawn({
         let osb = osb.clone();
-        async move { osb.bind("i-dead", "c-endless-1", None).await.map(drop) }
+        // A probe below may have the only place.
+        async move { while osb.bind("i-dead", "c-endless-1", None).await.is_ok_and(|it| it.status == 429) {} }
     });
     eventually("the broker to be busy", SOON, async || {
         match osb.fetch("i-dead", "c-endless-1").await?.status {

@@ -90,7 +90,8 @@ impl Row {
         assert_eq!(answer.status, self.status, "{what}");
         assert_eq!(answer.headers["content-type"], "application/json", "{what}");
         assert_eq!(answer.headers["cache-control"], "no-store", "{what}");
-        let later = [429, 503].contains(&self.status) || matches!(self.answer, Body::State("in progress", _));
+        let later =
+            [202, 429, 503].contains(&self.status) || matches!(self.answer, Body::State("in progress", _));
         assert_eq!(answer.headers.contains_key("retry-after"), later, "{what}: Retry-After");
         for (name, value) in &self.with {
             let header = answer.headers.get(*name).unwrap_or_else(|| panic!("{what}: no {name}"));

@@ -129,6 +129,7 @@ fn every_request() -> Vec<Row> {
         put("a binding id that can't be a name", "ready", "UPPER", 400, Body::Says("1 to 240 characters")),
         put("a binding id that is too long", "ready", &"x".repeat(241), 400, Body::Says("binding_id")),
         put("an id that isn't UTF-8 once decoded", "ready", "%ff", 400, Body::Says("binding_id")),
+        put("an instance id that isn't UTF-8", "%ff", "never-1", 400, Body::Says("instance_id")),
         put("an id with a slash once decoded", "ready", "a%2Fb", 400, Body::Says("binding_id")),
         put("an instance id that can't be a label", "a%20b", "never-1", 400, Body::Says("instance_id")),
         row("a path that leads nowhere", Method::GET, "/v2/nothing".into(), 404, Body::Says("nothing at")),
@@ -212,11 +213,21 @@ fn binds() -> Vec<Row> {
         put("another expiration", "ready", "made-1", 409, Body::Says(different)).json(&asking(&json!(700))),
         put("another instance", "full", "made-1", 409, Body::Says(different)),
         put("expired but not yet removed", "ready", "expired-1", 201, Body::Credentials),
+        put(
+            "expired, and not to be removed now",
+            "dying",
+            "over-1",
+            422,
+            Body::Coded("ConcurrencyError", "deleted"),
+        ),
         put("being deleted", "dying", "deleting-1", 422, Body::Coded("ConcurrencyError", "being deleted")),
         wrong("a fraction", json!(600.5)),
         wrong("a string", json!("600")),
         wrong("a truth", json!(true)),
         wrong("a number beyond 64 bits", json!(1e30)),
+        put("an integer beyond 64 bits", "ready", "never-1", 400, Body::Says("between 600 and 7200")).body(
+            r#"{"service_id":"s","plan_id":"p","parameters":{"expiration_seconds":99999999999999999999}}"#,
+        ),
         wrong("below the minimum", json!(599)),
         wrong("above the maximum", json!(7201)),
         missing("service_id missing", &json!({"plan_id": "p"}), "service_id"),
@@ -283,6 +294,7 @@ fn rotations() -> Vec<Row> {
     vec![
         refused("predecessor unknown", "full", "never-1"),
         refused("predecessor of another instance", "full", "bound-1"),
+        refused("predecessor expired", "dying", "over-1"),
         refused("predecessor of no legal name", "full", "UPPER"),
         refused("predecessor that is itself", "full", "successor-1"),
         successor("a successor, at the limit", 201, Body::Credentials, "full", "full-1"),
@@ -300,7 +312,8 @@ fn fetches() -> Vec<Row> {
         get("a binding", "ready", "bound-1", 200, Body::Fetched),
         get("with hints", "ready", &format!("bound-1?{IDS}"), 200, Body::Fetched),
         get("unknown binding", "ready", "never-1", 404, none),
-        get("unknown instance", "nobody", "bound-1", 404, none),
+        get("unknown instance", "nobody", "never-2", 404, none),
+        get("expired", "dying", "over-1", 404, none),
         get("suspended instance", "suspended", "suspended-1", 404, none),
         get("binding of another instance", "full", "bound-1", 404, none),
         get("being deleted", "dying", "deleting-1", 404, none),
@@ -372,7 +385,14 @@ fn asynchronous() -> Vec<Row> {
             Body::State("in progress", "being removed"),
         ),
         delete("not removed within the time limit", "dying", "dying-1", 503, Body::Says("not removed yet")),
-        poll("an unbind that is done", ("ready", "bound-1"), "?operation=$deleting", 410, Body::Empty),
+        poll(
+            "another binding's unbind",
+            ("ready", "bound-1"),
+            "?operation=$deleting",
+            400,
+            Body::Says("operation"),
+        ),
+        poll("an unbind that is done", ("mended", "mended-1"), "?operation=$mended", 410, Body::Empty),
     ]
 }
 
@@ -388,8 +408,9 @@ fn unbinds() -> Vec<Row> {
         delete("removed", "ready", "removed-1", 200, Body::Empty),
         delete("unknown binding", "ready", "removed-1", 410, Body::Empty),
         delete("binding of another instance", "full", "bound-1", 410, Body::Empty),
-        delete("unknown instance", "nobody", "bound-1", 410, Body::Empty),
+        delete("unknown instance", "nobody", "never-2", 410, Body::Empty),
         delete("suspended instance", "suspended", "suspended-1", 200, Body::Empty),
+        delete("once nothing of it is left", "suspended", "suspended-1", 410, Body::Empty),
     ]
 }
 
