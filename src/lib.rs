@@ -8,6 +8,7 @@ pub mod controller;
 mod failpoint;
 pub mod instances;
 pub mod managed;
+mod outgoing;
 mod reload;
 pub mod run;
 pub mod secret;

@@ -22,9 +22,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tower::ServiceExt as _;
 
+use crate::outgoing::Outgoing;
 use crate::reload::Current;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::HTTP_2;
@@ -35,6 +36,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection without a request for so long is ended.
 const IDLE: Duration = Duration::from_mins(1);
+/// Longest time to write an answer's body; a client that doesn't read it is cut off, with all that it
+/// asked for on the connection.
+const WRITE: Duration = Duration::from_secs(30);
 /// How long its end may take; then it is cut off.
 const END: Duration = Duration::from_secs(5);
 /// Most connections at once; further ones wait to be accepted.
@@ -195,8 +199,14 @@ async fn answer(
     activity: Arc<Activity>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let _under_way = activity.begin();
-    router.oneshot(request.map(Body::new)).await
+    let under_way = activity.begin();
+    let response = router.oneshot(request.map(Body::new)).await?;
+    // Not in the body itself: nobody asks it for more while the client takes nothing.
+    let overdue = AbortOnDropHandle::new(tokio::spawn(async move {
+        tokio::time::sleep(WRITE).await;
+        activity.unread.cancel();
+    }));
+    Ok(response.map(|body| Outgoing::holding(body, (under_way, overdue))))
 }
 
 /// Drives a connection until its client or we have had enough of it.
@@ -205,6 +215,7 @@ async fn until_its_end(connection: impl GracefulConnection, activity: &Activity,
     // Broken connections are the client's affair.
     let stopped = tokio::select! {
         _ = connection.as_mut() => return,
+        () = activity.unread.cancelled() => return,
         () = stop.cancelled() => true,
         () = activity.ceases() => false,
     };
@@ -223,9 +234,10 @@ async fn until_its_end(connection: impl GracefulConnection, activity: &Activity,
 struct Activity {
     begun: AtomicU64,
     ended: AtomicU64,
+    unread: CancellationToken,
 }
 
-/// A request under way, also one that is dropped.
+/// A request under way until its answer is written, also one that is dropped.
 struct UnderWay(Arc<Activity>);
 
 impl Drop for UnderWay {
@@ -277,6 +289,36 @@ mod tests {
         };
         let (end, last) = tokio::join!(ended, work);
         assert!(end >= last + IDLE / 2, "{:?}", end - last);
+    }
+
+    /// A connection on which one answer is never read ends, however busy it is besides.
+    static LARGE: [u8; 100_000] = [b'x'; 100_000];
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_read_is_cut_off() {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let router = Router::new()
+            .route("/large", get(async || axum::body::Bytes::from_static(&LARGE)))
+            .route("/empty", get(async || axum::http::StatusCode::NO_CONTENT));
+        let server = tokio::spawn(over_http2(theirs, router, CancellationToken::new()));
+        let mut client = h2::client::Builder::new();
+        // As little as can be, and never more.
+        client.initial_window_size(1);
+        let (client, connection) = client.handshake::<_, axum::body::Bytes>(ours).await.unwrap();
+        tokio::spawn(connection);
+        let ask = async |path: &str| {
+            let request = Request::get(format!("http://here{path}")).body(()).unwrap();
+            client.clone().ready().await?.send_request(request, true)?.0.await
+        };
+        let unread = ask("/large").await.unwrap();
+        let busy = async {
+            while ask("/empty").await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::time::timeout(WRITE * 2, busy).await.expect("the connection ends");
+        server.await.unwrap();
+        drop(unread);
     }
 
     #[tokio::test]

@@ -1,9 +1,11 @@
 //! The OpenAPI document and Swagger UI, which is a part of this program. Both tell what anybody may
 //! know and are served to anybody.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::Path;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware;
@@ -34,8 +36,8 @@ const PAGE: [(HeaderName, &str); 4] = [
 pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     // Without a document there is nothing to show; a test sees that there is one.
     let Ok(document) = openapi::render() else { return Router::new() };
-    let document: Arc<str> = document.into();
-    let json = async move || ([(header::CONTENT_TYPE, "application/json")], document.to_string());
+    let document = Bytes::from(document);
+    let json = async move || ([(header::CONTENT_TYPE, "application/json")], document.clone());
     // Relative, so that it is found behind a proxy that serves all of this under a path of its own.
     let config = Config::new([format!("..{DOCUMENT}")])
         .try_it_out_enabled(true)
@@ -64,7 +66,12 @@ fn file(path: &str, config: Arc<Config<'static>>) -> Response {
         return Problem::UnknownPath.into_response();
     };
     let kind = [(header::CONTENT_TYPE, file.content_type)];
-    let mut response = (kind, file.bytes.into_owned()).into_response();
+    // Nobody proves who they are here: however often it is asked for, it is in memory once.
+    let content = match file.bytes {
+        Cow::Borrowed(part_of_us) => Bytes::from_static(part_of_us),
+        Cow::Owned(settings) => settings.into(),
+    };
+    let mut response = (kind, content).into_response();
     if file.gzpipped {
         response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
@@ -76,4 +83,27 @@ async fn guarded(mut response: Response) -> Response {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_strangers_ask_for_is_in_memory_once() {
+        let router = router::<()>();
+        for path in [DOCUMENT, "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"] {
+            let ask = async || {
+                let request = axum::extract::Request::get(path).body(axum::body::Body::empty()).unwrap();
+                let body = router.clone().oneshot(request).await.unwrap().into_body();
+                body.collect().await.unwrap().to_bytes()
+            };
+            let (first, second) = (ask().await, ask().await);
+            assert!(first.len() > 1024, "{path}");
+            assert_eq!(first.as_ptr(), second.as_ptr(), "{path} is copied");
+        }
+    }
 }

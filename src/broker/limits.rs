@@ -1,14 +1,19 @@
 //! Bounds of every request: its head, how many at once, and how long.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use tokio::sync::OwnedSemaphorePermit;
 
+use super::auth::Asker;
 use super::problem::Problem;
 use super::service::Broker;
+use crate::outgoing::Outgoing;
+use crate::telemetry::metrics::Held;
 
 /// Longest request target, bytes.
 const MAX_TARGET: usize = 8 * 1024;
@@ -23,19 +28,32 @@ const BESIDES: Duration = Duration::from_secs(30);
 /// that it still gets an answer.
 const LAST: Duration = Duration::from_secs(6);
 
+/// The place of a request among those under way; it is free when whatever the request began has ended.
+#[derive(Clone)]
+pub struct Place(#[expect(dead_code, reason = "held, never read")] Arc<(OwnedSemaphorePermit, Held)>);
+
 /// Goes on with a request within its bounds, or answers it.
-pub async fn bounded(broker: &Broker, request: Request, next: Next) -> Response {
-    let Ok(_place) = broker.in_flight.try_acquire() else { return Problem::Overloaded.into_response() };
-    let _counted = broker.metrics.request();
+pub async fn bounded(broker: &Broker, mut request: Request, next: Next) -> Response {
+    let Ok(free) = broker.in_flight.clone().try_acquire_owned() else {
+        return Problem::Overloaded.into_response();
+    };
+    let place = Place(Arc::new((free, broker.metrics.request())));
+    request.extensions_mut().insert(place.clone());
+    let asker = request.extensions().get::<Asker>().cloned().unwrap_or_default();
     let stopping = async {
         broker.stop.cancelled().await;
         tokio::time::sleep(LAST).await;
     };
-    tokio::select! {
+    let answer = tokio::select! {
         answer = next.run(request) => answer,
         () = tokio::time::sleep(broker.settings.create_timeout + BESIDES) => Problem::Deadline.into_response(),
         () = stopping => Problem::Stopping.into_response(),
+    };
+    if asker.0.get().is_none() {
+        // What strangers are told costs no memory, and they must not keep places by not reading it.
+        return answer;
     }
+    answer.map(|body| Outgoing::holding(body, place))
 }
 
 /// Whether a head is within its bounds.

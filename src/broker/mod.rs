@@ -31,6 +31,7 @@ use tracing::Instrument as _;
 use auth::Authenticator;
 use bind::Bound;
 use last_operation::Stands;
+use limits::Place;
 use operation::Operation;
 use problem::{Problem, Why};
 use request::{Asked, BindRequest, Ids};
@@ -85,8 +86,11 @@ async fn put_binding(
     let ids = Arc::new(ids);
     // A task of its own goes on when the client hangs up: what is refused is cleaned up even then.
     let task = {
-        let (broker, ids) = (broker.clone(), ids.clone());
-        async move { bind::bind(&broker, &ids, &request, incomplete).await }
+        let (broker, ids, place) = (broker.clone(), ids.clone(), parts.extensions.get::<Place>().cloned());
+        async move {
+            let _place = place;
+            bind::bind(&broker, &ids, &request, incomplete).await
+        }
     };
     let bound = tokio::spawn(task.in_current_span()).await.map_err(|_| Problem::NotReady(Why(None)))?;
     Ok(match bound? {

@@ -52,7 +52,7 @@ pub struct Broker {
     pub(super) bindings: Arc<Bindings>,
     pub(super) settings: Settings,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) in_flight: Semaphore,
+    pub(super) in_flight: Arc<Semaphore>,
     /// Cancelled when the process shall end.
     pub(super) stop: CancellationToken,
 }
@@ -66,7 +66,7 @@ impl Broker {
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> Self {
-        let in_flight = Semaphore::new(settings.max_in_flight);
+        let in_flight = Arc::new(Semaphore::new(settings.max_in_flight));
         Self { bindings, settings, metrics, in_flight, stop }
     }
 
