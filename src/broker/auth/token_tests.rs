@@ -157,7 +157,7 @@ fn the_header_decides_nothing() {
     }
     assert_eq!(signer.header(&with(header(), "kid", json!("other"))), Err(Fault::Key));
     assert!(signer.header(&without(header(), "kid")).is_ok(), "there is only one");
-    for critical in [json!(["exp"]), json!(["b64"]), json!([]), json!("x")] {
+    for critical in [json!(["exp"]), json!(["b64"]), json!([]), json!("x"), json!(null)] {
         assert_eq!(
             signer.header(&with(header(), "crit", critical.clone())),
             Err(Fault::Critical),
