@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::broker::auth::origin;
+use crate::broker::auth::is_issuer;
 use crate::reload::Files;
 
 /// How requests are authenticated.
@@ -156,7 +156,7 @@ impl ListenArgs {
         if jwt && self.jwt_jwks_file.is_some() && self.jwt_ca_file.is_some() {
             return Err(NothingFetched);
         }
-        if jwt && self.jwt_jwks_file.is_none() && self.jwt_issuer.as_deref().and_then(origin).is_none() {
+        if jwt && self.jwt_jwks_file.is_none() && !self.jwt_issuer.as_deref().is_some_and(is_issuer) {
             return Err(IssuerUrl);
         }
         for (one, other, names) in [

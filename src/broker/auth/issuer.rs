@@ -44,7 +44,9 @@ pub enum FetchError {
     #[error("the issuer's discovery document must name the issuer exactly as --jwt-issuer does")]
     OtherIssuer,
     /// Elsewhere.
-    #[error("the issuer's jwks_uri must be https, and on the issuer's own host and port")]
+    #[error(
+        "the issuer's jwks_uri must be https, on the issuer's own host and port, without user and fragment"
+    )]
     ForeignKeys,
     /// No keys.
     #[error("the issuer's keys can't be used: {0}")]
@@ -75,15 +77,21 @@ pub fn trust(file: Option<&[u8]>) -> Result<ClientConfig, AuthoritiesError> {
     Ok(config.map_err(|_| AuthoritiesError)?.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Host and port of an https URL without user, query and fragment; `None` if it is something else.
+/// Whether an issuer may have that name: https, without user, query and fragment (OIDC Discovery 1.0,
+/// section 3).
 #[must_use]
-pub fn origin(url: &str) -> Option<(String, u16)> {
+pub fn is_issuer(url: &str) -> bool {
+    origin(url).is_some() && !url.contains('?')
+}
+
+/// Host and port of an https URL without user and fragment; `None` if it is something else.
+fn origin(url: &str) -> Option<(String, u16)> {
     let uri: Uri = url.parse().ok()?;
     let authority = uri.authority()?;
     let plain = uri.scheme_str() == Some("https")
         && !authority.as_str().contains('@')
         && !authority.host().is_empty()
-        && !url.contains(['?', '#']);
+        && !url.contains('#');
     plain.then(|| (authority.host().to_ascii_lowercase(), authority.port_u16().unwrap_or(443)))
 }
 
@@ -146,12 +154,14 @@ mod tests {
             "http://issuer.example",
             "issuer.example",
             "https://a@issuer.example",
-            "https://i?q",
             "https://i#f",
+            "https://i?q#f",
             "",
         ] {
             assert_eq!(origin(bad), None, "{bad}");
+            assert!(!is_issuer(bad), "{bad}");
         }
+        assert!(is_issuer("https://issuer.example/a") && !is_issuer("https://issuer.example/a?q"));
     }
 
     #[test]
@@ -163,6 +173,9 @@ mod tests {
         };
         assert!(url(issuer, "https://issuer.example/keys").is_ok());
         assert!(url(issuer, "https://issuer.example:443/keys").is_ok());
+        // Some issuers have keys for each of their policies.
+        let by_policy = "https://issuer.example/keys?p=policy";
+        assert_eq!(url(issuer, by_policy).as_deref(), Ok(by_policy));
         for other in ["https://issuer.example/tenant/", "https://issuer.example", ""] {
             assert_eq!(url(other, "https://issuer.example/keys"), Err(FetchError::OtherIssuer));
         }
@@ -172,6 +185,9 @@ mod tests {
             "https://issuer.example:444/keys",
             "https://issuer.example@evil.example/keys",
             "https://issuer.example.evil.example/keys",
+            "https://user@issuer.example/keys",
+            "https://issuer.example/keys#part",
+            "https://evil.example?p=issuer.example/keys",
             "/keys",
             "",
         ] {

@@ -21,7 +21,7 @@ use super::request::identity;
 use crate::telemetry::metrics::Metrics;
 
 pub use basic::{Basic, Directory};
-pub use issuer::{origin, trust};
+pub use issuer::{is_issuer, trust};
 pub use jwks::Keys;
 pub use jwt::Jwt;
 pub use token::Rules;
