@@ -24,7 +24,11 @@ const BINDING: &str = "/service_instances/{instance_id}/service_bindings/{bindin
 /// What any operation may answer with: status, name and what it means.
 const COMMON: [(u16, &str, &str); 9] = [
     (401, "Unauthenticated", "No credentials, or none that are accepted."),
-    (403, "Forbidden", "The token is good but lacks the scope that is asked for."),
+    (
+        403,
+        "Forbidden",
+        "The token is good but lacks the scope that is asked for; or nobody is authenticated here, and `Host` is not this machine.",
+    ),
     (408, "TooSlow", "The request did not arrive in time."),
     (
         412,
