@@ -6,10 +6,10 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use moka::future::Cache;
 use tokio::sync::Semaphore;
 
 use super::htpasswd::{HtpasswdError, Users};
+use super::remembered::Remembered;
 use super::{Denial, Principal, Scheme};
 use crate::reload::Current;
 use crate::secret::{ExposeSecret as _, SecretString};
@@ -18,10 +18,10 @@ use crate::secret::{ExposeSecret as _, SecretString};
 const MAX_WAITING: usize = 64;
 /// Longest wait for a processor.
 const WAIT: Duration = Duration::from_secs(5);
-/// How long, and how many, right passwords are remembered.
-const PASSED: (Duration, u64) = (Duration::from_mins(5), 1024);
+/// How long after they were last used, and how many, right passwords are remembered.
+const PASSED: (Duration, usize) = (Duration::from_mins(5), 1024);
 /// How long, and how many, wrong ones are: apart, so that no stranger drives out a right one.
-const FAILED: (Duration, u64) = (Duration::from_mins(1), 4096);
+const FAILED: (Duration, usize) = (Duration::from_mins(1), 4096);
 
 /// What a user and a password are remembered by: without the key nobody can try passwords on it.
 type Tag = [u8; 32];
@@ -30,8 +30,8 @@ type Tag = [u8; 32];
 pub struct Directory {
     users: Users,
     key: hmac::Key,
-    passed: Cache<Tag, ()>,
-    failed: Cache<Tag, ()>,
+    passed: Remembered<Tag>,
+    failed: Remembered<Tag>,
 }
 
 impl Directory {
@@ -40,13 +40,28 @@ impl Directory {
     /// # Errors
     /// See [`Users::parse`].
     pub fn parse(content: &[u8]) -> Result<Self, HtpasswdError> {
-        let cache = |(time, most)| Cache::builder().time_to_live(time).max_capacity(most).build();
         Ok(Self {
             users: Users::parse(content)?,
             key: hmac::Key::new(hmac::HMAC_SHA256, &rand::random::<Tag>()),
-            passed: cache(PASSED),
-            failed: cache(FAILED),
+            passed: Remembered::new(PASSED),
+            failed: Remembered::new(FAILED),
         })
+    }
+
+    /// Whether a pair is right, if that was found already.
+    fn known(&self, tag: &Tag) -> Option<bool> {
+        if self.passed.renew(tag) { Some(true) } else { self.failed.has(tag).then_some(false) }
+    }
+
+    /// Finds out whether a pair is right, and remembers it.
+    fn verify(&self, tag: Tag, given: &Given) -> bool {
+        let right = self.users.verify(&given.user, &given.password);
+        if right {
+            self.passed.insert(tag)
+        } else {
+            self.failed.insert(tag)
+        }
+        right
     }
 
     fn tag(&self, given: &Given) -> Tag {
@@ -88,7 +103,8 @@ impl Basic {
     /// With the users of a file.
     #[must_use]
     pub fn new(directory: Arc<Current<Directory>>) -> Self {
-        // At most half of them, so that the others go on serving whoever is known already.
+        // At most half of them, so that the others go on serving whoever is known already; the only one
+        // is shared.
         let half = std::thread::available_parallelism().map_or(1, |all| all.get() / 2).max(1);
         Self { directory, processors: Arc::new(Semaphore::new(half)), waiting: Semaphore::new(MAX_WAITING) }
     }
@@ -98,33 +114,31 @@ impl Basic {
         let given = Arc::new(Given::decode(encoded).ok_or(Denial::Malformed(Scheme::Basic))?);
         let directory = self.directory.get();
         let tag = directory.tag(&given);
-        if directory.failed.contains_key(&tag) {
-            return Err(Denial::Password);
-        }
-        // The same pair many times at once is checked once.
-        let check = self.verify(directory.clone(), given.clone());
-        match directory.passed.try_get_with(tag, check).await {
-            Ok(()) => Ok(Principal { scheme: Scheme::Basic, name: given.user.clone() }),
-            Err(denial) => {
-                let denial = Denial::clone(&denial);
-                if denial == Denial::Password {
-                    directory.failed.insert(tag, ()).await;
-                }
-                Err(denial)
-            }
+        let right = match directory.known(&tag) {
+            Some(right) => right,
+            None => self.verify(directory, tag, given.clone()).await?,
+        };
+        if right {
+            Ok(Principal { scheme: Scheme::Basic, name: given.user.clone() })
+        } else {
+            Err(Denial::Password)
         }
     }
 
-    async fn verify(&self, directory: Arc<Directory>, given: Arc<Given>) -> Result<(), Denial> {
+    async fn verify(&self, directory: Arc<Directory>, tag: Tag, given: Arc<Given>) -> Result<bool, Denial> {
         let _waiting = self.waiting.try_acquire().map_err(|_| Denial::Busy)?;
         let processor = tokio::time::timeout(WAIT, self.processors.clone().acquire_owned());
         let processor = processor.await.map_err(|_| Denial::Busy)?.map_err(|_| Denial::Busy)?;
+        // Somebody with the same pair may have been before us.
+        if let Some(right) = directory.known(&tag) {
+            return Ok(right);
+        }
         let right = tokio::task::spawn_blocking(move || {
             // Held until it is done, even if whoever asked has gone.
             let _processor = processor;
-            directory.users.verify(&given.user, &given.password)
+            directory.verify(tag, &given)
         });
-        if right.await.unwrap_or(false) { Ok(()) } else { Err(Denial::Password) }
+        right.await.map_err(|_| Denial::Busy)
     }
 }
 
@@ -153,9 +167,9 @@ mod tests {
             assert_eq!(check(&basic, "bert:right").await, Err(Denial::Password));
         }
         let directory = basic.directory.get();
-        directory.passed.run_pending_tasks().await;
-        directory.failed.run_pending_tasks().await;
-        assert_eq!((directory.passed.entry_count(), directory.failed.entry_count()), (1, 2));
+        let known = ["anna:right", "anna:wrong", "bert:right", "bert:wrong"]
+            .map(|pair| directory.known(&directory.tag(&Given::decode(&STANDARD.encode(pair)).unwrap())));
+        assert_eq!(known, [Some(true), Some(false), Some(false), None]);
     }
 
     #[tokio::test]
@@ -186,22 +200,34 @@ mod tests {
         assert!(check(&basic, "anna:new").await.is_ok());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn who_waits_is_bounded_and_who_is_known_does_not_wait() {
+        let different = (0..300).map(|number| format!("anna:wrong{number}")).collect::<Vec<_>>();
+        for pairs in [different, vec!["anna:wrong".to_owned(); 300]] {
+            let basic = anna();
+            assert!(check(&basic, "anna:right").await.is_ok());
+            let all = u32::try_from(basic.processors.available_permits()).unwrap();
+            let busy = basic.processors.clone().acquire_many_owned(all).await.unwrap();
+            let wrong = futures::future::join_all(pairs.iter().map(|pair| check(&basic, pair)));
+            let known = async {
+                // They are polled in order: 64 wait by now, and the others were turned away.
+                tokio::task::yield_now().await;
+                assert_eq!(basic.waiting.available_permits(), 0);
+                assert!(check(&basic, "anna:right").await.is_ok());
+                drop(busy);
+            };
+            let (wrong, ()) = tokio::join!(wrong, known);
+            let (waited, turned_away) = wrong.split_at(MAX_WAITING);
+            assert!(waited.iter().all(|result| *result == Err(Denial::Password)), "{waited:?}");
+            assert!(turned_away.iter().all(|result| *result == Err(Denial::Busy)), "{turned_away:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_too_long_is_turned_away() {
         let basic = anna();
-        assert!(check(&basic, "anna:right").await.is_ok());
         let all = u32::try_from(basic.processors.available_permits()).unwrap();
         let _busy = basic.processors.acquire_many(all).await.unwrap();
-        let pairs: Vec<_> = (0..200).map(|number| format!("anna:wrong{number}")).collect();
-        let wrong = futures::future::join_all(pairs.iter().map(|pair| check(&basic, pair)));
-        let turned_away = async {
-            // They are polled in order: 64 wait by now, and the others were turned away.
-            tokio::task::yield_now().await;
-            assert_eq!(basic.waiting.available_permits(), 0);
-            assert!(check(&basic, "anna:right").await.is_ok());
-        };
-        tokio::time::pause();
-        let (wrong, ()) = tokio::join!(wrong, turned_away);
-        assert!(wrong.iter().all(|result| *result == Err(Denial::Busy)), "{wrong:?}");
+        assert_eq!(check(&basic, "anna:right").await, Err(Denial::Busy));
     }
 }

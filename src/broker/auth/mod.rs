@@ -7,6 +7,7 @@ mod issuer;
 mod jwks;
 mod jwt;
 mod keys;
+mod remembered;
 mod token;
 
 use std::sync::{Arc, OnceLock};
