@@ -5,6 +5,7 @@ pub mod broker;
 mod clock;
 pub mod config;
 pub mod controller;
+mod descriptors;
 mod failpoint;
 pub mod instances;
 pub mod managed;

@@ -23,8 +23,9 @@ use crate::config::{Auth, Cli, Command, ConfigError, ListenArgs, Role, RunArgs};
 use crate::controller::context::Settings;
 use crate::controller::leader::{Elector, Fence, LeaderError};
 use crate::controller::{BindingController, ControllerError, gauges};
+use crate::descriptors;
 use crate::reload::{self, Current, FileError};
-use crate::serve::{ListenError, MAX_CONNECTIONS, Server, listen};
+use crate::serve::{ADMIN_CONNECTIONS, ListenError, Server, listen};
 use crate::telemetry::admin::{self, Admin, Check};
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
@@ -154,7 +155,7 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
         let listener = listen("--listen", args.listen).await?;
         let tls_on = tls.is_some();
         tracing::info!(address = address(&listener), tls = tls_on, "serving the Open Service Broker API");
-        let server = server("api", listener, tls, &metrics);
+        let server = server("api", listener, tls, descriptors::connections(), &metrics);
         Some((server, router, bindings))
     };
     let controller = if args.role == Role::Broker {
@@ -169,7 +170,7 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
     tracing::info!(address = address(&admin), "serving probes and metrics");
     // It goes on while requests in flight end.
     let never = CancellationToken::new();
-    let admin = server("admin", admin, None, &metrics);
+    let admin = server("admin", admin, None, ADMIN_CONNECTIONS, &metrics);
     let admin = admin.serve(admin::router(Admin { metrics, checks }), never, Duration::ZERO);
 
     let elector = args
@@ -209,9 +210,10 @@ fn server(
     name: &'static str,
     listener: TcpListener,
     tls: Option<Arc<Current<ServerConfig>>>,
+    connections: usize,
     metrics: &Arc<Metrics>,
 ) -> Server {
-    Server { name, listener, tls, connections: MAX_CONNECTIONS, metrics: metrics.clone() }
+    Server { name, listener, tls, connections, metrics: metrics.clone() }
 }
 
 /// Who is let in, as the flags say.

@@ -41,8 +41,8 @@ const IDLE: Duration = Duration::from_mins(1);
 const WRITE: Duration = Duration::from_secs(30);
 /// How long its end may take; then it is cut off.
 const END: Duration = Duration::from_secs(5);
-/// Most connections at once; further ones wait to be accepted.
-pub const MAX_CONNECTIONS: usize = 4096;
+/// Most connections of the admin listener at once; further ones wait to be accepted.
+pub const ADMIN_CONNECTIONS: usize = 256;
 /// Largest request head that is read at all, bytes; what is larger than a router allows and still
 /// is read is answered in JSON.
 const MAX_HEAD: u32 = 64 * 1024;
@@ -84,7 +84,7 @@ pub struct Server {
     pub listener: TcpListener,
     /// Its certificate; without one it speaks plain HTTP.
     pub tls: Option<Arc<Current<ServerConfig>>>,
-    /// Most connections at once.
+    /// Most connections at once; further ones wait to be accepted.
     pub connections: usize,
     /// Where connections are counted.
     pub metrics: Arc<Metrics>,
