@@ -1,6 +1,8 @@
 //! A TCP relay in front of an API server, which does to connections what networks do.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -19,6 +21,8 @@ pub enum Conduct {
     Slow(Duration),
     /// Connections stay and are taken, and nothing comes out at the other end until it is open again.
     Hole,
+    /// What clients send is kept until it is open again; what is under way to them passes.
+    Keep,
     /// All connections are reset, those that are there and those that come.
     Refuse,
 }
@@ -35,6 +39,7 @@ pub struct Relay {
     target: String,
     url: String,
     state: watch::Sender<State>,
+    kept: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -55,12 +60,14 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("https://{}", listener.local_addr()?);
         let (state, watched) = watch::channel(State { conduct: Conduct::Open, generation: 0 });
+        let kept = Arc::<AtomicUsize>::default();
+        let count = kept.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(carry(stream, address, watched.clone()));
+                tokio::spawn(carry(stream, address, watched.clone(), count.clone()));
             }
         });
-        Ok(Self { target: target.to_owned(), url, state, task })
+        Ok(Self { target: target.to_owned(), url, state, kept, task })
     }
 
     /// A kubeconfig (YAML) of the server, made to lead through here: the certificate is good for any
@@ -75,13 +82,24 @@ impl Relay {
         self.state.send_modify(|state| state.conduct = conduct);
     }
 
+    /// How many pieces of what clients have sent are kept now.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.kept.load(Ordering::Relaxed)
+    }
+
     /// Resets all connections that there are.
     pub fn cut(&self) {
         self.state.send_modify(|state| state.generation += 1);
     }
 }
 
-async fn carry(mut client: TcpStream, target: SocketAddr, mut state: watch::Receiver<State>) {
+async fn carry(
+    mut client: TcpStream,
+    target: SocketAddr,
+    mut state: watch::Receiver<State>,
+    kept: Arc<AtomicUsize>,
+) {
     let generation = state.borrow().generation;
     let open = state.clone();
     let carried = async {
@@ -90,8 +108,8 @@ async fn carry(mut client: TcpStream, target: SocketAddr, mut state: watch::Rece
         let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
         // Either end closes both ways: half-closed connections have no use in HTTP.
         tokio::select! {
-            done = pump(from_client, to_server, open.clone()) => done,
-            done = pump(from_server, to_client, open) => done,
+            done = pump(from_client, to_server, open.clone(), Some(&kept)) => done,
+            done = pump(from_server, to_client, open, None) => done,
         }
     };
     let ended = |s: &State| s.generation != generation || s.conduct == Conduct::Refuse;
@@ -105,10 +123,12 @@ async fn carry(mut client: TcpStream, target: SocketAddr, mut state: watch::Rece
     }
 }
 
+/// `kept` is counted where what passes is a client's.
 async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     mut state: watch::Receiver<State>,
+    kept: Option<&AtomicUsize>,
 ) -> std::io::Result<()> {
     let mut piece = vec![0; 16 * 1024];
     loop {
@@ -116,8 +136,18 @@ async fn pump(
         if length == 0 {
             return Ok(());
         }
-        let conduct =
-            state.wait_for(|s| s.conduct != Conduct::Hole).await.map_or(Conduct::Open, |s| s.conduct);
+        let passes = |s: &State| match s.conduct {
+            Conduct::Hole => false,
+            Conduct::Keep => kept.is_none(),
+            Conduct::Open | Conduct::Slow(_) | Conduct::Refuse => true,
+        };
+        if let Some(kept) = kept {
+            kept.fetch_add(1, Ordering::Relaxed);
+        }
+        let conduct = state.wait_for(passes).await.map_or(Conduct::Open, |s| s.conduct);
+        if let Some(kept) = kept {
+            kept.fetch_sub(1, Ordering::Relaxed);
+        }
         if let Conduct::Slow(late) = conduct {
             tokio::time::sleep(late).await;
         }

@@ -1,13 +1,19 @@
 //! Several replicas: one reconciles, all serve, and none of it is lost with one of them.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use anyhow::ensure;
+use e2e::invariants::{check_limit, check_objects};
 use e2e::stage::{MANAGED_NAMESPACE, SOON, prove, prove_refused};
-use e2e::{Operator, Osb, Stage, eventually};
+use e2e::{Conduct, Operator, Osb, Relay, Stage, WorkDir, eventually};
 use futures::future::join_all;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::api::{Api, ListParams};
+use kube::api::{Api, ListParams, Patch, PatchParams};
+use kyma_bindings::api::conditions::Kind;
+use kyma_bindings::api::names::FINALIZER;
+use serde_json::json;
 
 use crate::world::{program, stage, world};
 
@@ -36,10 +42,10 @@ async fn holder(stage: &Stage<'_>) -> String {
     lease.spec.unwrap().holder_identity.unwrap_or_default()
 }
 
-async fn accounts(prefix: &str) -> usize {
+async fn accounts(prefix: impl AsRef<str>) -> usize {
     let accounts: Api<ServiceAccount> = Api::namespaced(world().await.managed.client(), MANAGED_NAMESPACE);
     let all = accounts.list(&ListParams::default()).await.unwrap().items;
-    all.iter().filter(|a| a.metadata.name.as_ref().is_some_and(|n| n.starts_with(prefix))).count()
+    all.iter().filter(|a| a.metadata.name.as_ref().is_some_and(|n| n.starts_with(prefix.as_ref()))).count()
 }
 
 #[tokio::test]
@@ -142,4 +148,74 @@ async fn a_leader_that_was_frozen_ends_when_it_wakes_and_writes_nothing() {
     assert!(log.contains("the lease"), "{log}");
     prove(made.kubeconfig().unwrap()).await.unwrap();
     assert_eq!(osb.fetch(&instance, "frozen-1").await.unwrap().status, 200);
+}
+
+/// An operator behind a relay, for one binding an instance.
+async fn relayed(stage: &Stage<'_>, name: &str, conduct: Conduct) -> (Operator, Relay) {
+    let control = stage.control();
+    let relay = Relay::start(control.url()).await.unwrap();
+    relay.set(conduct);
+    let path = control.dir().join(format!("{name}.yaml"));
+    std::fs::write(&path, relay.through(&control.admin_kubeconfig())).unwrap();
+    let args = [&stage.args()[..], &["--max-bindings-per-instance", "1"]].concat();
+    let dir = Arc::new(WorkDir::new("failover").unwrap());
+    let operator = Operator::launch(&dir, program(), &path, &args).await.unwrap();
+    operator.ready().await.unwrap();
+    (operator, relay)
+}
+
+#[tokio::test]
+async fn an_acceptance_that_arrives_after_its_leader_is_gone_breaks_no_limit() {
+    let (stage, instance) = stage("belated").await;
+    // Slow enough that the write of the status can be kept between the Secret and itself.
+    let slow = Conduct::Slow(Duration::from_millis(300));
+    let (first, its_way) = relayed(&stage, "belated-first", slow).await;
+    stage.apply("belated-0", &instance, None).await.unwrap();
+    let secrets = stage.secrets();
+    eventually("the Secret", SOON, async || secrets.get("kyma-binding-belated-0").await).await.unwrap();
+    its_way.set(Conduct::Keep);
+    let kept = async || if its_way.kept() > 0 { Ok(()) } else { Err("nothing is kept") };
+    eventually("the status to be under way", SOON, kept).await.unwrap();
+    first.pause().await.unwrap();
+
+    // Many more that are as far, so that the next one hardly begins with the same.
+    let finalizer = Patch::Merge(json!({"metadata": {"finalizers": [FINALIZER]}}));
+    for name in (1..8).map(|number| format!("belated-{number}")) {
+        stage.apply(&name, &instance, None).await.unwrap();
+        stage.bindings().patch(&name, &PatchParams::default(), &finalizer).await.unwrap();
+    }
+    let (second, way) = relayed(&stage, "belated-second", slow).await;
+    eventually("the second to make one of them", SOON, async || {
+        let same = stage.bindings().get("belated-0").await?.is(Kind::Ready);
+        let others = (1..8).map(|number| accounts(format!("kyma-binding-belated-{number}")));
+        ensure!(same || join_all(others).await.contains(&1), "none");
+        anyhow::Ok(())
+    })
+    .await
+    .unwrap();
+    its_way.set(Conduct::Open);
+    way.set(Conduct::Open);
+    eventually("all of them to be decided", SOON, async || {
+        check_limit(&stage, 1).await?;
+        let bindings = stage.bindings().list(&ListParams::default()).await?.items;
+        let open = bindings.iter().filter(|b| !b.is(Kind::Ready) && !b.is(Kind::Stalled)).count();
+        ensure!(open == 0, "{open} are open");
+        Ok(bindings)
+    })
+    .await
+    .unwrap();
+    check_objects(&stage, &[&world().await.managed]).await.unwrap();
+    let bindings = stage.bindings().list(&ListParams::default()).await.unwrap().items;
+    assert_eq!(bindings.iter().filter(|b| b.is(Kind::Ready)).count(), 1);
+    // None of the others was accepted for a moment, and lost then what it had.
+    for rejected in bindings.iter().filter(|b| b.is(Kind::Stalled)) {
+        assert_eq!(
+            rejected.condition(Kind::Accepted).unwrap().reason,
+            "LimitReached",
+            "{:?}",
+            rejected.status
+        );
+    }
+    first.kill().await.unwrap();
+    second.terminate().await.unwrap();
 }
