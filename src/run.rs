@@ -11,7 +11,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::crd;
@@ -134,6 +134,9 @@ fn start(args: &RunArgs) -> Result<(), RunError> {
 }
 
 async fn run(args: &RunArgs) -> Result<(), RunError> {
+    // From the first moment on: whoever asks to stop while this starts shall find it listening.
+    let terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
+    let interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let client = control_plane(args.kubeconfig.as_deref()).await?;
     let metrics = Arc::new(Metrics::default());
     metrics.collect(Tasks(tokio::runtime::Handle::current()));
@@ -193,7 +196,7 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
     };
     tracing::info!(role = ?args.role, version = env!("CARGO_PKG_VERSION"), "started");
     let done = tokio::select! {
-        asked = until_asked_to_stop(&stop) => asked,
+        () = until_asked_to_stop(terminate, interrupt, &stop) => Ok(()),
         ended = controller => ended,
         () = admin => Err(RunError::Ended("the admin listener")),
         () = broker => if stop.is_cancelled() { Ok(()) } else { Err(RunError::Ended("the broker")) },
@@ -275,9 +278,7 @@ fn address(listener: &TcpListener) -> Option<String> {
 }
 
 /// Ends only when draining has taken its time; usually the broker is done before.
-async fn until_asked_to_stop(stop: &CancellationToken) -> Result<(), RunError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+async fn until_asked_to_stop(mut terminate: Signal, mut interrupt: Signal, stop: &CancellationToken) {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -285,7 +286,6 @@ async fn until_asked_to_stop(stop: &CancellationToken) -> Result<(), RunError> {
     tracing::info!("asked to stop: no new connections, requests in flight go on");
     stop.cancel();
     tokio::time::sleep(DRAIN + Duration::from_secs(1)).await;
-    Ok(())
 }
 
 fn broker_settings(args: &RunArgs) -> Result<broker::Settings, RunError> {
