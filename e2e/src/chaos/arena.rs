@@ -169,7 +169,7 @@ impl<'a> Arena<'a> {
         Ok(())
     }
 
-    /// Makes a fault and counts it; the second result says when it had ended.
+    /// Counts a fault while it is made and recovered from.
     ///
     /// # Errors
     /// What `inject` fails with.

@@ -1,6 +1,6 @@
 //! How each fault of processes, clusters and connections is made.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use rand::SeedableRng as _;
@@ -11,9 +11,9 @@ use super::fault::{Drawn, Fault, Lane};
 use super::victims;
 use crate::{Conduct, Exit, Relay};
 
-/// A part of a drawn length: how late each piece of a slow connection is.
+/// Each piece of a slow connection is late by the drawn length divided by this.
 const LATER: u32 = 30;
-/// Of a client's bind: at most so long until it hangs up.
+/// A client hangs up after the drawn length divided by this.
 const HANGS_UP: u32 = 8;
 
 /// Faults of one lane, one after the other, until the end.
@@ -218,6 +218,6 @@ async fn hang_up(arena: &Arena<'_>, drawn: Drawn, binding: &str) -> Result<()> {
     lock(&arena.hung_up).push((instance.clone(), binding.to_owned()));
     let began = Instant::now();
     arena.load.hang_up(&instance, binding, after).await?;
-    arena.recovered(drawn.fault, began.elapsed().saturating_sub(after).max(Duration::ZERO));
+    arena.recovered(drawn.fault, began.elapsed().saturating_sub(after));
     Ok(())
 }
