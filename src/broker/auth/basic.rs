@@ -57,9 +57,9 @@ impl Directory {
     fn verify(&self, tag: Tag, given: &Given) -> bool {
         let right = self.users.verify(&given.user, &given.password);
         if right {
-            self.passed.insert(tag)
+            self.passed.insert(tag);
         } else {
-            self.failed.insert(tag)
+            self.failed.insert(tag);
         }
         right
     }
