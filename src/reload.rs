@@ -85,17 +85,37 @@ pub fn load<T, E>(
 ) -> Result<Arc<Current<T>>, FileError>
 where
     T: Send + Sync + 'static,
-    E: Display,
+    E: Display + 'static,
 {
-    let parse = move |files: &Files, contents: &[Vec<u8>]| {
-        parse(contents).map_err(|why| {
-            let (flag, path) = files.first().cloned().unwrap_or_default();
-            FileError::Unusable { flag, path, why: why.to_string() }
-        })
+    load_some(files, parse, |_| Ok(()))
+}
+
+/// The same with files that must not be empty of what they are for, as `check` says, now. Later it
+/// counts if they are: whoever is no longer in them is no longer let in.
+///
+/// # Errors
+/// [`FileError`] when they can't be used now.
+pub fn load_some<T, E>(
+    files: Files,
+    parse: impl Fn(&[Vec<u8>]) -> Result<T, E> + Send + 'static,
+    check: impl Fn(&T) -> Result<(), E> + Send + 'static,
+) -> Result<Arc<Current<T>>, FileError>
+where
+    T: Send + Sync + 'static,
+    E: Display + 'static,
+{
+    let unusable = |files: &Files, why: E| {
+        let (flag, path) = files.first().cloned().unwrap_or_default();
+        FileError::Unusable { flag, path, why: why.to_string() }
     };
     let contents = read(&files)?;
-    let current = Current::fixed(parse(&files, &contents)?);
-    tokio::spawn(keep(Arc::downgrade(&current), files, digest(&contents), parse));
+    let value = parse(&contents).map_err(|why| unusable(&files, why))?;
+    check(&value).map_err(|why| unusable(&files, why))?;
+    let current = Current::fixed(value);
+    let parse =
+        move |files: &Files, contents: &[Vec<u8>]| parse(contents).map_err(|why| unusable(files, why));
+    let is_some = move |value: &T| check(value).is_ok();
+    tokio::spawn(keep(Arc::downgrade(&current), files, digest(&contents), parse, is_some));
     Ok(current)
 }
 
@@ -104,9 +124,11 @@ async fn keep<T: Send + Sync + 'static>(
     files: Files,
     mut known: Digest,
     parse: impl Fn(&Files, &[Vec<u8>]) -> Result<T, FileError> + Send + 'static,
+    is_some: impl Fn(&T) -> bool + Send + 'static,
 ) {
     let names = files.iter().map(|(flag, _)| *flag).collect::<Vec<_>>().join(" and ");
     let mut complaint: Option<Complaint> = None;
+    let mut before = known;
     loop {
         tokio::time::sleep(INTERVAL).await;
         let Some(current) = current.upgrade() else { return };
@@ -114,12 +136,21 @@ async fn keep<T: Send + Sync + 'static>(
         let Ok(read) = tokio::task::spawn_blocking(move || read(&paths)).await else { continue };
         // Files that can't be read are a content, too: that of none.
         let seen = digest(read.as_deref().unwrap_or_default());
+        let twice = std::mem::replace(&mut before, seen) == seen;
         if seen == known {
             complaint = None;
             continue;
         }
         match read.and_then(|contents| parse(&files, &contents)) {
+            // Whoever rewrites a file in its place empties it first.
+            Ok(value) if !is_some(&value) && !twice => {}
             Ok(value) => {
+                if !is_some(&value) {
+                    tracing::warn!(
+                        files = names,
+                        "files have changed, and nobody is let in by them any more"
+                    );
+                }
                 current.replace(value);
                 known = seen;
                 complaint = None;
@@ -197,6 +228,31 @@ mod tests {
         assert!(!complaint.due([1; 32]));
         assert!(!complaint.due([2; 32]));
         assert!(complaint.due([2; 32]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_emptied_file_counts_when_it_is_seen_twice_and_a_missing_one_does_not() {
+        let path = std::env::temp_dir().join(format!("emptied-{:016x}", rand::random::<u64>()));
+        let start = || {
+            let parse = |file: &[Vec<u8>]| String::from_utf8(file.concat()).map_err(|_| "text");
+            let check = |text: &String| if text.is_empty() { Err("empty") } else { Ok(()) };
+            load_some(vec![("--file", path.clone())], parse, check)
+        };
+        std::fs::write(&path, "").unwrap();
+        assert!(start().err().unwrap().to_string().ends_with("can't be used: empty"));
+        std::fs::write(&path, "some").unwrap();
+        let current = start().unwrap();
+        std::fs::write(&path, "").unwrap();
+        tokio::time::sleep(INTERVAL.mul_f64(1.5)).await;
+        assert_eq!(*current.get(), "some", "it may be in the middle of a change");
+        tokio::time::sleep(INTERVAL).await;
+        assert_eq!(*current.get(), "");
+        std::fs::write(&path, "others").unwrap();
+        tokio::time::sleep(INTERVAL).await;
+        assert_eq!(*current.get(), "others");
+        std::fs::remove_file(&path).unwrap();
+        tokio::time::sleep(INTERVAL * 3).await;
+        assert_eq!(*current.get(), "others");
     }
 
     #[test]

@@ -230,7 +230,9 @@ fn authenticator(args: &RunArgs, metrics: &Arc<Metrics>) -> Result<Authenticator
     let basic = match &access.htpasswd_file {
         Some(path) => {
             let files = vec![("--htpasswd-file", path.clone())];
-            Some(Basic::new(reload::load(files, |file| Directory::parse(&file.concat()))?))
+            let users =
+                reload::load_some(files, |file| Directory::parse(&file.concat()), Directory::check_some);
+            Some(Basic::new(users?))
         }
         None => None,
     };
@@ -248,8 +250,9 @@ fn jwt(access: &ListenArgs, metrics: &Arc<Metrics>) -> Result<Jwt, RunError> {
         scope: access.jwt_scope.clone(),
     };
     if let Some(path) = &access.jwt_jwks_file {
-        let keys = reload::load(vec![("--jwt-jwks-file", path.clone())], |file| Keys::parse(&file.concat()))?;
-        return Ok(Jwt::with_file(rules, keys));
+        let files = vec![("--jwt-jwks-file", path.clone())];
+        let keys = reload::load_some(files, |file| Keys::parse(&file.concat()), Keys::check_some);
+        return Ok(Jwt::with_file(rules, keys?));
     }
     let files = access.jwt_ca_file.iter().map(|path| ("--jwt-ca-file", path.clone())).collect();
     let trust = reload::load(files, |file| auth::trust(file.first().map(Vec::as_slice)))?;

@@ -38,6 +38,8 @@ pub enum Manners {
     ForeignKeys,
     /// It sends on to its keys.
     Redirect,
+    /// It publishes no key.
+    NoKeys,
     /// Its keys have no end.
     Endless,
     /// It answers with this status.
@@ -203,6 +205,7 @@ fn answer(state: &Mutex<State>, url: &str, path: &str) -> Response<String> {
         (KEYS, Manners::Endless) => {
             (StatusCode::OK, format!("{}{}", jwks(&state.key), " ".repeat(300 * 1024)))
         }
+        (KEYS, Manners::NoKeys) => (StatusCode::OK, json!({"keys": []}).to_string()),
         (KEYS, _) => {
             state.asked += 1;
             (StatusCode::OK, jwks(&state.key).to_string())

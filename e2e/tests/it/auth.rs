@@ -149,6 +149,12 @@ async fn a_password_changed_on_disk_counts_without_a_restart() {
     assert_eq!(status(&with("anna-2", "new")).await.unwrap(), 404);
     users.swap(&[(FILE, &htpasswd(&[("carl", "again")]))]);
     becomes(with("carl", "again"), 404).await;
+
+    // Nobody is in it any more.
+    users.swap(&[(FILE, "# nobody\n")]);
+    becomes(with("carl", "again"), 401).await;
+    users.swap(&[(FILE, &htpasswd(&[("carl", "again")]))]);
+    becomes(with("carl", "again"), 404).await;
 }
 
 #[tokio::test]
@@ -159,7 +165,8 @@ async fn many_wrong_passwords_do_not_keep_out_who_is_known() {
     let (instance, anna) = (instance.as_str(), operator.osb().with_basic("anna", "right"));
     assert_eq!(anna.fetch(instance, "flood-1").await.unwrap().status, 404, "let in");
     let stranger = operator.osb();
-    let wrong = (0..300).map(|number| {
+    // Half of them the same.
+    let wrong = (0..300).chain(std::iter::repeat_n(300, 300)).map(|number| {
         let osb = stranger.clone().with_basic("anna", &format!("wrong-{number}"));
         async move { osb.fetch(instance, "flood-1").await.unwrap() }
     });
@@ -220,4 +227,8 @@ async fn passwords_are_not_taken_over_plain_http_unless_told_so() {
     let missing = format!("{file}-missing");
     let message = start(&["--auth", "basic", "--allow-basic-without-tls", "--htpasswd-file", &missing]).await;
     assert!(message.contains("--htpasswd-file") && message.contains("can't be read"), "{message}");
+    let nobody = mounted("# nobody\n");
+    let file = nobody.path(FILE);
+    let message = start(&["--auth", "basic", "--allow-basic-without-tls", "--htpasswd-file", &file]).await;
+    assert!(message.contains("it has no user"), "{message}");
 }

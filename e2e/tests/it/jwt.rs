@@ -235,4 +235,30 @@ async fn keys_of_a_file_are_read_again_and_passwords_go_beside_tokens() {
     becomes(&operator, &instance, &good(&issuer), 404).await;
     assert_eq!(fetch(&operator, &instance, &old).await.status, 401);
     assert_eq!(issuer.asked(), 0, "nothing is fetched");
+
+    keys.swap(&[(FILE, &json!({"keys": []}).to_string())]);
+    becomes(&operator, &instance, &good(&issuer), 401).await;
+}
+
+#[tokio::test]
+async fn an_issuer_that_withdraws_all_keys_is_believed() {
+    let (stage, instance) = stage("withdrawn").await;
+    let issuer = Issuer::start().await.unwrap();
+    let ca = Mounted::new(&[(FILE, issuer.ca_pem())]);
+    let operator = with_issuer(&stage, &issuer, &["--jwt-ca-file", &ca.path(FILE)]).await;
+    becomes(&operator, &instance, &good(&issuer), 404).await;
+    issuer.behave(Manners::NoKeys);
+    let mut header = issuer.header();
+    header["kid"] = json!("key-9");
+    let unknown = issuer.token(&header, &claims(&issuer, &json!({}))).unwrap();
+    eventually("no key to be believed", SOON, async || {
+        // Another name of a key has them fetched before it is time.
+        assert_eq!(fetch(&operator, &instance, &unknown).await.status, 401);
+        match fetch(&operator, &instance, &good(&issuer)).await.status {
+            401 => Ok(()),
+            other => Err(anyhow!("{other}")),
+        }
+    })
+    .await
+    .unwrap();
 }

@@ -48,6 +48,14 @@ impl Directory {
         })
     }
 
+    /// Whether anybody can be let in.
+    ///
+    /// # Errors
+    /// See [`Users::check_some`].
+    pub fn check_some(&self) -> Result<(), HtpasswdError> {
+        self.users.check_some()
+    }
+
     /// Whether a pair is right, if that was found already.
     fn known(&self, tag: &Tag) -> Option<bool> {
         if self.passed.renew(tag) { Some(true) } else { self.failed.has(tag).then_some(false) }

@@ -40,7 +40,8 @@ pub struct Users {
 }
 
 impl Users {
-    /// Reads the lines of a file; empty ones and those that begin with # say nothing.
+    /// Reads the lines of a file; empty ones and those that begin with # say nothing. There may be no
+    /// users: then nobody is let in.
     ///
     /// # Errors
     /// The first [`HtpasswdError`], with the number of the line.
@@ -64,8 +65,16 @@ impl Users {
                 return Err(HtpasswdError::Twice(number));
             }
         }
-        let most = hashes.values().map(|(cost, _)| *cost).max().ok_or(HtpasswdError::Empty)?;
+        let most = hashes.values().map(|(cost, _)| *cost).max().unwrap_or(*COSTS.start());
         Ok(Self { hashes, most })
+    }
+
+    /// Whether there are users.
+    ///
+    /// # Errors
+    /// [`HtpasswdError::Empty`]
+    pub fn check_some(&self) -> Result<(), HtpasswdError> {
+        if self.hashes.is_empty() { Err(HtpasswdError::Empty) } else { Ok(()) }
     }
 
     /// Whether that is the user's password. Takes the same work for each user, and for one that
@@ -144,8 +153,16 @@ mod tests {
             assert_eq!(error, expected, "{line}");
             assert!(error.to_string().contains("line 2") && !error.to_string().contains("secrethash"));
         }
-        assert_eq!(error("\n# nobody\n"), HtpasswdError::Empty);
         assert_eq!(Users::parse(&[0xff]).err(), Some(HtpasswdError::Text));
+    }
+
+    #[test]
+    fn of_no_users_nobody_is_right() {
+        let users = Users::parse(b"\n# nobody\n").unwrap();
+        assert_eq!(users.check_some(), Err(HtpasswdError::Empty));
+        assert!(!users.verify("anna", &String::new().into()));
+        let some = Users::parse(format!("anna:{}", hash("a", 4)).as_bytes()).unwrap();
+        assert_eq!(some.check_some(), Ok(()));
     }
 
     #[test]

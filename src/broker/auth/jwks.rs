@@ -44,10 +44,11 @@ struct Jwk {
 }
 
 impl Keys {
-    /// Reads a set. Keys that can't be used are passed over (RFC 7517, section 5).
+    /// Reads a set. Keys that can't be used are passed over (RFC 7517, section 5); if none is left, no
+    /// token is good: that is how an issuer withdraws them all.
     ///
     /// # Errors
-    /// [`JwksError`] when it is no set, or none of its keys can be used.
+    /// [`JwksError::NotASet`]
     pub fn parse(content: &[u8]) -> Result<Self, JwksError> {
         #[derive(Deserialize)]
         struct Set {
@@ -55,8 +56,15 @@ impl Keys {
         }
         let set: Set = serde_json::from_slice(content).map_err(|_| JwksError::NotASet)?;
         let jwks = set.keys.into_iter().take(MAX_KEYS).filter_map(|key| serde_json::from_value(key).ok());
-        let keys: Vec<_> = jwks.filter_map(usable).collect();
-        if keys.is_empty() { Err(JwksError::NoKey) } else { Ok(Self(keys)) }
+        Ok(Self(jwks.filter_map(usable).collect()))
+    }
+
+    /// Whether there are keys.
+    ///
+    /// # Errors
+    /// [`JwksError::NoKey`]
+    pub fn check_some(&self) -> Result<(), JwksError> {
+        if self.0.is_empty() { Err(JwksError::NoKey) } else { Ok(()) }
     }
 
     /// Whether there is a key of that name; without a name, whether there is no doubt which is meant.
@@ -163,10 +171,12 @@ mod tests {
             json!({"kty": "OKP", "crv": "X25519", "x": "AQAB"}),
             json!("key"),
         ];
-        assert_eq!(error(&json!({"keys": other})), Some(JwksError::NoKey));
+        assert_eq!(set(&other).check_some(), Err(JwksError::NoKey));
+        assert_eq!(set(&[]).check_some(), Err(JwksError::NoKey));
         let mut with_good = other.to_vec();
         with_good.push(rsa(&json!({"kid": "good"})));
-        assert!(set(&with_good).has(Some("good")));
+        let keys = set(&with_good);
+        assert!(keys.has(Some("good")) && keys.check_some().is_ok());
         for not_a_set in [json!([]), json!({}), json!({"keys": {}}), json!(null)] {
             assert_eq!(error(&not_a_set), Some(JwksError::NotASet));
         }

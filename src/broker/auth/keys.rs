@@ -127,7 +127,7 @@ mod tests {
         kid: Arc<Mutex<Option<&'static str>>>,
     }
 
-    /// An issuer that has one key, or is silent, and takes a second to say so.
+    /// An issuer that has one key, none if its name is empty, or is silent, and takes a second to say so.
     fn source(kid: Option<&'static str>) -> Source {
         let (fetched, kid) = (Arc::<AtomicUsize>::default(), Arc::new(Mutex::new(kid)));
         let (count, present) = (fetched.clone(), kid.clone());
@@ -137,7 +137,8 @@ mod tests {
             Box::pin(async move {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 let key = json!({"kid": kid.ok_or(FetchError::Unreachable)?, "kty": "RSA", "n": "AQAB", "e": "AQAB"});
-                Ok(Keys::parse(json!({"keys": [key]}).to_string().as_bytes()).unwrap())
+                let keys = if kid == Some("") { json!([]) } else { json!([key]) };
+                Ok(Keys::parse(json!({"keys": keys}).to_string().as_bytes()).unwrap())
             })
         });
         Source { cache: KeyCache::new(fetch, Arc::default()), fetched, kid }
@@ -183,6 +184,16 @@ mod tests {
         *source.kid.lock() = Some("key");
         tokio::time::sleep(COOL_DOWN * 2).await;
         assert_eq!(source.has("key").await, Some(true), "it is asked again and again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_issuer_without_keys_is_believed_at_once() {
+        let source = source(Some("key"));
+        source.cache.keep();
+        assert_eq!(source.has("key").await, Some(true));
+        *source.kid.lock() = Some("");
+        tokio::time::sleep(REFRESH * 2).await;
+        assert_eq!(source.has("key").await, Some(false), "keys are known: none");
     }
 
     #[tokio::test(start_paused = true)]
