@@ -10,7 +10,8 @@ use tokio::net::TcpStream;
 
 use crate::world::{program, stage};
 
-async fn metric(operator: &Operator, line: &str) {
+/// Waits for a line of the metrics.
+pub async fn metric(operator: &Operator, line: &str) {
     eventually(line, SOON, async || {
         let (_, metrics) = operator.admin("/metrics").await?;
         if metrics.lines().any(|seen| seen == line) { Ok(()) } else { Err(anyhow!(metrics)) }

@@ -15,6 +15,7 @@ mod crd;
 mod dead_clusters;
 mod docs;
 mod failover;
+mod http2;
 mod jwt;
 mod kills;
 mod leaks;

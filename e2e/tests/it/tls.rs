@@ -1,4 +1,4 @@
-//! TLS on the listener: renewed without a failed request, and HTTP/2 that nobody can abuse.
+//! TLS on the listener: renewed without a failed request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,22 +24,24 @@ use crate::world::{program, stage};
 const CERT: &str = "tls.crt";
 const KEY: &str = "tls.key";
 
-fn files(identity: &Identity) -> [(&str, &str); 2] {
+/// Certificate and key as files.
+pub fn files(identity: &Identity) -> [(&str, &str); 2] {
     [(CERT, &identity.cert_pem), (KEY, &identity.key_pem)]
 }
 
-async fn with_tls(stage: &Stage<'_>, mounted: &Mounted, args: &[&str]) -> Operator {
+/// An operator with such files.
+pub async fn with_tls(stage: &Stage<'_>, mounted: &Mounted, args: &[&str]) -> Operator {
     let (cert, key) = (mounted.path(CERT), mounted.path(KEY));
     stage.operator(program(), &[&["--tls-cert", &cert, "--tls-key", &key], args].concat()).await.unwrap()
 }
 
 /// The address of an operator.
-fn address(operator: &Operator) -> &str {
+pub fn address(operator: &Operator) -> &str {
     operator.url().strip_prefix("https://").unwrap()
 }
 
 /// A connection that has chosen the protocol.
-async fn connect(address: &str, pki: &Pki, protocol: &str) -> TlsStream<TcpStream> {
+pub async fn connect(address: &str, pki: &Pki, protocol: &str) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).unwrap()).unwrap();
     let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
@@ -147,50 +149,6 @@ async fn passwords_travel_over_tls_by_both_protocols() {
     let (_, metrics) = operator.admin("/metrics").await.unwrap();
     let failures = r#"kyma_bindings_tls_handshake_failures_total{reason="failed"} 2"#;
     assert!(metrics.contains(failures), "{metrics}");
-}
-
-#[tokio::test]
-async fn a_flood_of_resets_costs_its_connection_alone() {
-    let (stage, instance) = stage("resets").await;
-    let pki = Pki::generate("front").unwrap();
-    let mounted = Mounted::new(&files(&pki.server().unwrap()));
-    let operator = with_tls(&stage, &mounted, &[]).await;
-    let stream = connect(address(&operator), &pki, "h2").await;
-    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
-    let driver = tokio::spawn(connection);
-    let osb = Osb::trusting(operator.url(), pki.ca_pem()).unwrap();
-    let request = || {
-        let request = http::Request::put(osb.url(&instance, "resets-1"));
-        request.header("X-Broker-API-Version", "2.17").body(()).unwrap()
-    };
-    eventually("the server's settings", SOON, async || match client.current_max_send_streams() {
-        100 => Ok(()),
-        other => Err(other),
-    })
-    .await
-    .unwrap();
-    let mut sent = 0;
-    for _ in 0..20_000 {
-        let Ok(ready) = client.clone().ready().await else { break };
-        client = ready;
-        // The body never comes; the reset does.
-        let Ok((_, mut body)) = client.send_request(request(), false) else { break };
-        body.send_reset(h2::Reason::CANCEL);
-        sent += 1;
-        // Else nothing would be sent before all is over.
-        tokio::task::yield_now().await;
-    }
-    // How many depends on when the server has had enough and ends the connection.
-    assert!(sent > 0, "it was flooded");
-    assert_eq!(osb.fetch(&instance, "resets-1").await.unwrap().status, 404, "others are served");
-    eventually("no request to be under way", SOON, async || {
-        let (_, metrics) = operator.admin("/metrics").await?;
-        let none = metrics.contains("kyma_bindings_http_requests_in_flight 0\n");
-        if none { Ok(()) } else { Err(anyhow!(metrics)) }
-    })
-    .await
-    .unwrap();
-    driver.abort();
 }
 
 #[tokio::test]
