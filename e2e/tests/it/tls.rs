@@ -11,7 +11,7 @@ use e2e::{Operator, Osb, Stage, eventually};
 use reqwest::{Method, Version};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -42,9 +42,20 @@ pub fn address(operator: &Operator) -> &str {
 
 /// A connection that has chosen the protocol.
 pub async fn connect(address: &str, pki: &Pki, protocol: &str) -> TlsStream<TcpStream> {
+    connect_with(address, pki, protocol, rustls::ALL_VERSIONS).await
+}
+
+/// The same, by one of these versions of TLS.
+async fn connect_with(
+    address: &str,
+    pki: &Pki,
+    protocol: &str,
+    versions: &[&'static SupportedProtocolVersion],
+) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).unwrap()).unwrap();
-    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let config = ClientConfig::builder_with_protocol_versions(versions);
+    let mut config = config.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
     let stream = TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from("127.0.0.1").unwrap();
@@ -149,6 +160,36 @@ async fn passwords_travel_over_tls_by_both_protocols() {
     let (_, metrics) = operator.admin("/metrics").await.unwrap();
     let failures = r#"kyma_bindings_tls_handshake_failures_total{reason="failed"} 2"#;
     assert!(metrics.contains(failures), "{metrics}");
+}
+
+#[tokio::test]
+async fn only_versions_of_tls_that_are_safe_are_spoken() {
+    let (stage, _) = stage("versions").await;
+    let pki = Pki::generate("front").unwrap();
+    let mounted = Mounted::new(&files(&pki.server().unwrap()));
+    let operator = with_tls(&stage, &mounted, &[]).await;
+    for (version, number) in [
+        (&rustls::version::TLS12, ProtocolVersion::TLSv1_2),
+        (&rustls::version::TLS13, ProtocolVersion::TLSv1_3),
+    ] {
+        let stream = connect_with(address(&operator), &pki, "h2", &[version]).await;
+        assert_eq!(stream.get_ref().1.protocol_version(), Some(number));
+    }
+    // No library offers the others any more: version, random, no session, one suite, no compression,
+    // and ECDSA for signatures.
+    let rest = [0, 0, 2, 0xc0, 0x14, 1, 0, 0, 8, 0, 13, 0, 4, 0, 2, 4, 3];
+    for minor in 0..=3 {
+        let hello = [&[3, minor], &[0; 32][..], &rest].concat();
+        let length = u8::try_from(hello.len()).unwrap();
+        let record = [&[22, 3, 1, 0, length + 4, 1, 0, 0, length], hello.as_slice()].concat();
+        let mut stream = TcpStream::connect(address(&operator)).await.unwrap();
+        stream.write_all(&record).await.unwrap();
+        let mut answer = Vec::new();
+        tokio::time::timeout(SOON, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+        // A fatal alert (RFC 8446, section 6): protocol_version; for that of TLS 1.2, its suite.
+        let because = if minor < 3 { 70 } else { 40 };
+        assert_eq!((answer[0], &answer[5..]), (21, &[2, because][..]), "3.{minor}");
+    }
 }
 
 #[tokio::test]
