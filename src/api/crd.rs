@@ -79,15 +79,24 @@ pub fn custom_resource_definition() -> CustomResourceDefinition {
 
 /// Why the CRD could not be printed.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write the CustomResourceDefinition as YAML")]
-pub struct RenderError(#[from] serde_saphyr::ser::Error);
+pub enum RenderError {
+    /// It is no JSON.
+    #[error("cannot write the CustomResourceDefinition as JSON")]
+    Json(#[from] serde_json::Error),
+    /// It is no YAML.
+    #[error("cannot write the CustomResourceDefinition as YAML")]
+    Yaml(#[from] serde_saphyr::ser::Error),
+}
 
 /// The CRD as a YAML document.
 ///
 /// # Errors
 /// When it can't be serialized, which would be a defect of the schema.
 pub fn render() -> Result<String, RenderError> {
-    Ok(serde_saphyr::to_string(&custom_resource_definition())?)
+    // In one order, whatever the maps of the libraries keep.
+    let mut crd = serde_json::to_value(custom_resource_definition())?;
+    crd.sort_all_objects();
+    Ok(serde_saphyr::to_string(&crd)?)
 }
 
 #[cfg(test)]

@@ -95,24 +95,24 @@ async fn an_operation_outlives_the_process_that_began_it() {
 
 #[tokio::test]
 async fn a_refusal_after_the_202_is_kept_until_it_is_seen() {
-    let (stage, instance) = stage("late").await;
+    let (stage, instance) = stage("refused-late").await;
     let dead = Fake::start(Death::Refused).await.unwrap();
     let good = world().await.managed.admin_kubeconfig();
-    let path = format!("/v2/service_instances/{instance}/service_bindings/late-1");
-    stage.rotate("r-late", Some(dead.kubeconfig())).await.unwrap();
+    let path = format!("/v2/service_instances/{instance}/service_bindings/refused-late-1");
+    stage.rotate("r-refused-late", Some(dead.kubeconfig())).await.unwrap();
     let operator = stage.operator(program(), &QUICK).await.unwrap();
     let broker = Async { osb: operator.osb(), path: &path };
     let begun = broker.bind().await;
     assert_eq!(begun.status, 202, "{}", begun.description());
     let bind = begun.body["operation"].as_str().unwrap().to_owned();
     // Whoever looks at the cluster once it is back finds an account of that name.
-    claim("late-1").await;
-    stage.rotate("r-late", Some(&good)).await.unwrap();
+    claim("refused-late-1").await;
+    stage.rotate("r-refused-late", Some(&good)).await.unwrap();
     let failed = broker.until(&bind, "the bind to fail", |answer| answer.body["state"] == "failed").await;
-    assert!(failed.description().contains("kyma-binding-late-1"), "{}", failed.description());
+    assert!(failed.description().contains("kyma-binding-refused-late-1"), "{}", failed.description());
     let refused = broker.bind().await;
     assert_eq!(refused.status, 409, "{}", refused.description());
-    stage.gone("late-1", Duration::from_secs(5)).await.unwrap();
+    stage.gone("refused-late-1", Duration::from_secs(5)).await.unwrap();
 }
 
 #[tokio::test]

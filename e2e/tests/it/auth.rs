@@ -115,11 +115,12 @@ async fn strangers_are_refused_before_their_body_is_read() {
 
 #[tokio::test]
 async fn a_password_changed_on_disk_counts_without_a_restart() {
-    let (stage, instance) = stage("rotated").await;
+    let (stage, instance) = stage("password-changed").await;
     let mut users = mounted(&htpasswd(&[("anna", "old")]));
     let operator = with_passwords(&stage, &users).await;
     let with = |user: &str, password: &str| operator.osb().with_basic(user, password);
-    let status = async |osb: &e2e::Osb| osb.fetch(&instance, "rotated-1").await.map(|answer| answer.status);
+    let status =
+        async |osb: &e2e::Osb| osb.fetch(&instance, "password-changed-1").await.map(|answer| answer.status);
     let becomes = async |osb: e2e::Osb, wanted: u16| {
         eventually(&format!("status {wanted}"), SOON, async || match status(&osb).await? {
             seen if seen == wanted => Ok(()),

@@ -85,7 +85,7 @@ async fn requests(osb: Osb, instance: &str, over: &AtomicBool, count: &AtomicUsi
 
 #[tokio::test]
 async fn a_certificate_is_renewed_under_load_without_a_failed_request() {
-    let (stage, instance) = stage("renewed").await;
+    let (stage, instance) = stage("certificate-renewed").await;
     let pki = Pki::generate("front").unwrap();
     let [first, second, third] = [(); 3].map(|()| pki.server().unwrap());
     let mut mounted = Mounted::new(&files(&first));

@@ -70,7 +70,10 @@ pub struct RenderError(#[from] serde_json::Error);
 /// # Errors
 /// When it can't be serialized, which would be a defect of its types.
 pub fn render() -> Result<String, RenderError> {
-    Ok(document().to_pretty_json()? + "\n")
+    // In one order, whatever the maps of the libraries keep.
+    let mut document = serde_json::to_value(document())?;
+    document.sort_all_objects();
+    Ok(serde_json::to_string_pretty(&document)? + "\n")
 }
 
 #[cfg(test)]
