@@ -12,9 +12,10 @@ use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
 use super::auth::Asker;
+use super::ids::Ids;
 use super::limits;
 use super::problem::Problem;
-use super::request::{self, Ids, REQUEST_IDENTITY};
+use super::request::{self, REQUEST_IDENTITY};
 use super::service::Broker;
 use crate::telemetry::traces;
 

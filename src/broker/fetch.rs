@@ -4,8 +4,8 @@ use jiff::Timestamp;
 
 use super::answer::Credentials;
 use super::bindings::{Progress, View};
+use super::ids::Ids;
 use super::problem::Problem;
-use super::request::Ids;
 use super::service::Broker;
 
 /// When the kubeconfig that may be shown ends; `None` where there is none. Pure.

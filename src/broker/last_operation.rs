@@ -2,9 +2,9 @@
 
 use super::answer::{LastOperation, OperationState};
 use super::bindings::{Progress, View};
+use super::ids::Ids;
 use super::operation::Operation;
 use super::problem::Problem;
-use super::request::Ids;
 use super::service::Broker;
 use jiff::Timestamp;
 

@@ -9,6 +9,7 @@ pub mod bindings;
 pub mod catalog;
 mod docs;
 mod fetch;
+pub mod ids;
 mod last_operation;
 mod limits;
 pub mod openapi;
@@ -30,11 +31,12 @@ use tracing::Instrument as _;
 
 use auth::Authenticator;
 use bind::Bound;
+use ids::Ids;
 use last_operation::Stands;
 use limits::Place;
 use operation::Operation;
 use problem::{Problem, Why};
-use request::{Asked, BindRequest, Ids};
+use request::{Asked, BindRequest};
 
 pub use service::{Broker, Settings};
 

@@ -4,8 +4,8 @@
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::answer::Accepted;
+use super::ids::Ids;
 use super::problem::Problem;
-use super::request::Ids;
 
 /// Length of a UID, characters.
 const UID: usize = 36;

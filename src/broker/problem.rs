@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::answer::{Empty, Refusal};
-use super::auth::Unauthenticated;
+use super::auth::refused::Unauthenticated;
 use crate::api::conditions::Reason;
 use crate::api::names::NameError;
 

@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::path::ErrorKind;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRequestParts, Path, Query};
-use axum::http::request::Parts;
+use axum::extract::Query;
 use axum::http::{HeaderMap, Uri};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,9 +11,10 @@ use http_body_util::LengthLimitError;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::ids::Ids;
 use super::operation::Operation;
 use super::problem::Problem;
-use crate::api::names::{BindingId, InstanceId, NameError};
+use crate::api::names::BindingId;
 
 /// Largest body, bytes.
 const MAX_BODY: usize = 64 * 1024;
@@ -53,49 +51,6 @@ pub fn check_version(headers: &HeaderMap) -> Result<(), Problem> {
     match version {
         Some(("2", minor)) if number(minor) => Ok(()),
         _ => Err(Problem::Version),
-    }
-}
-
-/// The ids in the path.
-#[derive(Debug)]
-pub struct Ids {
-    /// The instance.
-    pub instance: InstanceId,
-    /// The binding.
-    pub binding: BindingId,
-}
-
-#[derive(Deserialize)]
-struct RawIds {
-    instance_id: String,
-    binding_id: String,
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for Ids {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let raw = Path::<RawIds>::from_request_parts(parts, state).await;
-        let raw = raw.map_err(|rejection| not_utf8(&rejection))?;
-        let instance = InstanceId::parse(&raw.instance_id)?;
-        let binding = BindingId::parse(&raw.binding_id)?;
-        Ok(Self { instance, binding })
-    }
-}
-
-/// Which part of the path isn't UTF-8 once decoded: there is no other way to fail.
-fn not_utf8(rejection: &PathRejection) -> Problem {
-    let key = match rejection {
-        PathRejection::FailedToDeserializePathParams(error) => match error.kind() {
-            ErrorKind::InvalidUtf8InPathParam { key } => key.as_str(),
-            _ => "",
-        },
-        _ => "",
-    };
-    match key {
-        "instance_id" => NameError::InstanceId.into(),
-        "binding_id" => NameError::BindingId.into(),
-        _ => Problem::UnknownPath,
     }
 }
 
@@ -286,6 +241,7 @@ fn short(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::names::InstanceId;
 
     const LIFETIMES: Lifetimes = Lifetimes { default: 600, min: 600, max: 7200 };
 

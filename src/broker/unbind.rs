@@ -3,9 +3,9 @@
 use tokio::time::Instant;
 
 use super::bindings::Progress;
+use super::ids::Ids;
 use super::operation::Operation;
 use super::problem::Problem;
-use super::request::Ids;
 use super::service::{Broker, Removed};
 use crate::api::conditions::Reason;
 

@@ -7,6 +7,7 @@ mod issuer;
 mod jwks;
 mod jwt;
 mod keys;
+pub mod refused;
 mod remembered;
 mod token;
 
@@ -27,6 +28,7 @@ pub use jwks::Keys;
 pub use jwt::Jwt;
 pub use token::Rules;
 
+use refused::Unauthenticated;
 use token::Fault;
 
 /// Longest name of a principal, bytes.
@@ -124,26 +126,6 @@ impl Denial {
             Self::NoKeys => Problem::NoKeys,
         }
     }
-}
-
-/// What would have let somebody in, in our own words, without the credential.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unauthenticated {
-    /// Nothing was given.
-    #[error("credentials must be given in the header Authorization")]
-    Missing,
-    /// Something else was.
-    #[error("the scheme of the header Authorization must be one that WWW-Authenticate names")]
-    NotOffered,
-    /// It can't be read.
-    #[error("the header Authorization must be in the form of its scheme")]
-    Malformed,
-    /// It is wrong.
-    #[error("user and password must be right")]
-    Password,
-    /// It isn't good.
-    #[error("the token can't be used: {0}")]
-    Token(Fault),
 }
 
 /// Who is let in.

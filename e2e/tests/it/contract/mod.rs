@@ -1,5 +1,6 @@
 //! The HTTP contract, row by row, on real API servers.
 
+mod ask;
 mod given;
 mod rows;
 

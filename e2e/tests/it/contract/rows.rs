@@ -5,85 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::ask::{IDS, asking, at, delete, get, ids, poll, put, row};
 use super::{Body, Broker, Row};
-
-const IDS: &str = "service_id=s&plan_id=p";
-
-fn row(what: &'static str, method: Method, path: String, status: u16, answer: Body) -> Row {
-    Row {
-        what,
-        broker: Broker::Plain,
-        method,
-        path,
-        headers: Vec::new(),
-        body: None,
-        status,
-        answer,
-        with: Vec::new(),
-        saved: None,
-    }
-}
-
-impl Row {
-    fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
-        self
-    }
-
-    fn body(mut self, body: impl Into<String>) -> Self {
-        self.body = Some(body.into());
-        self
-    }
-
-    fn json(self, body: &Value) -> Self {
-        self.body(body.to_string())
-    }
-
-    fn to(mut self, broker: Broker) -> Self {
-        self.broker = broker;
-        self
-    }
-
-    fn with(mut self, name: &'static str, value: &'static str) -> Self {
-        self.with.push((name, value));
-        self
-    }
-
-    fn save(mut self, name: &'static str) -> Self {
-        self.saved = Some(name);
-        self
-    }
-}
-
-/// The names have a prefix of their own, because other tests share the managed cluster.
-fn at(instance: &str, binding: &str) -> String {
-    format!("/v2/service_instances/i-{instance}/service_bindings/c-{binding}")
-}
-
-fn ids() -> Value {
-    json!({"service_id": "s", "plan_id": "p"})
-}
-
-fn asking(seconds: &Value) -> Value {
-    json!({"service_id": "s", "plan_id": "p", "parameters": {"expiration_seconds": seconds, "other": 1}})
-}
-
-fn put(what: &'static str, instance: &str, binding: &str, status: u16, answer: Body) -> Row {
-    row(what, Method::PUT, at(instance, binding), status, answer).json(&ids())
-}
-
-fn get(what: &'static str, instance: &str, binding: &str, status: u16, answer: Body) -> Row {
-    row(what, Method::GET, at(instance, binding), status, answer)
-}
-
-fn delete(what: &'static str, instance: &str, binding: &str, status: u16, answer: Body) -> Row {
-    row(what, Method::DELETE, format!("{}?{IDS}", at(instance, binding)), status, answer)
-}
-
-fn poll(what: &'static str, binding: (&str, &str), query: &str, status: u16, answer: Body) -> Row {
-    let path = format!("{}/last_operation{query}", at(binding.0, binding.1));
-    row(what, Method::GET, path, status, answer)
-}
 
 /// All rows, in the order in which they are asked.
 pub fn rows() -> Vec<Row> {
