@@ -8,6 +8,7 @@ impl Playground<'_> {
     pub fn hints(&self) -> String {
         let (osb, curl) = (self.access.osb(&self.operator), self.access.curl());
         let (mine, by_http) = (osb.url(INSTANCE, "mine"), osb.url(INSTANCE, BY_HTTP));
+        let next = osb.url(INSTANCE, "next");
         let version = "-H 'X-Broker-API-Version: 2.17'";
         // The build's own kubectl: there may be no other one, or one that is too old.
         let kubectl = format!("{} --kubeconfig", self.kubectl.display());
@@ -21,8 +22,9 @@ impl Playground<'_> {
   -d '{{"service_id":"kyma","plan_id":"aws","parameters":{{"expiration_seconds":900}}}}' \
   {mine}
 
-# Fetch it again, and end it
+# Fetch it again, let another one take over, and end it
 {curl} {version} {mine}
+{curl} -X PUT {version} -d '{{"predecessor_binding_id":"mine"}}' {next}
 {curl} -X DELETE {version} \
   '{mine}?service_id=kyma&plan_id=aws'
 
@@ -39,10 +41,15 @@ impl Playground<'_> {
   '{by_http}?service_id=kyma&plan_id=aws'
 {control} delete kb {APPLIED}
 
+# What is offered, and the whole API, to be tried in a browser
+{curl} {version} {url}/v2/catalog
+{url}/docs
+
 # What the operator logs, and counts
 tail -f {log}
 curl -sS {admin}/metrics"#,
             log = self.operator.log_path().display(),
+            url = self.operator.url(),
             admin = self.operator.admin_url(),
         )
     }

@@ -19,6 +19,15 @@ use crate::{Binaries, Cluster, Operator, Stage, WorkDir, operator};
 pub use access::{Access, Auth};
 pub use steps::{Steps, say, seconds};
 
+/// What is offered: the ids that the playground's requests name.
+const CATALOG: &str = "\
+services:
+- id: kyma
+  name: kymaruntime
+  description: Managed Kyma clusters
+  plans:
+  - {id: aws, name: aws, description: Kyma on Amazon Web Services}
+";
 /// The instance, the binding and the namespaces of the examples, which are applied as they are.
 const BINDING_EXAMPLE: &str = include_str!("../../../examples/kymabinding.yaml");
 const INSTANCE_EXAMPLE: &str = include_str!("../../../examples/instance-secret.yaml");
@@ -125,7 +134,11 @@ impl<'a> Playground<'a> {
             })
             .await?;
         let program = operator::this_program()?;
+        let catalog = dir.path().join("catalog.yaml");
+        std::fs::write(&catalog, CATALOG)?;
+        let catalog = catalog.display().to_string();
         let mut args = vec!["--namespace", NAMESPACE, "--instance-namespace", INSTANCE_NAMESPACE];
+        args.extend(["--catalog", &catalog]);
         args.extend(access.args.iter().map(String::as_str));
         let start = async {
             let operator = Operator::launch(dir, &program, control.kubeconfig_path(), &args).await?;
