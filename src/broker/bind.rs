@@ -243,22 +243,6 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn view() -> View {
-        View {
-            uid: "u".into(),
-            version: "1".into(),
-            created: at(0),
-            instance: "i".into(),
-            predecessor: None,
-            seconds: 600,
-            ends: at(600),
-            deleting: false,
-            only_wished: true,
-            progress: Progress::Pending,
-            stalled: false,
-        }
-    }
-
     fn judged(view: &View, now: i64) -> Found {
         let ids = Ids { instance: InstanceId::parse("i").unwrap(), binding: BindingId::parse("b").unwrap() };
         judge(view, &ids, &Wish::Lifetime(600), at(now))
@@ -266,23 +250,26 @@ mod tests {
 
     #[test]
     fn only_the_same_binding_is_joined() {
-        assert_eq!(judged(&view(), 1), Found::Join);
-        assert_eq!(judged(&View { seconds: 601, ..view() }, 1), Found::Refuse(Problem::Different));
+        assert_eq!(judged(&View::pending(), 1), Found::Join);
+        assert_eq!(judged(&View { seconds: 601, ..View::pending() }, 1), Found::Refuse(Problem::Different));
         assert_eq!(
-            judged(&View { instance: "other".into(), ..view() }, 1),
+            judged(&View { instance: "other".into(), ..View::pending() }, 1),
             Found::Refuse(Problem::Different)
         );
-        assert_eq!(judged(&View { deleting: true, ..view() }, 1), Found::Refuse(Problem::Concurrency));
-        assert_eq!(judged(&View { deleting: true, seconds: 601, ..view() }, 600), Found::Replace);
+        assert_eq!(
+            judged(&View { deleting: true, ..View::pending() }, 1),
+            Found::Refuse(Problem::Concurrency)
+        );
+        assert_eq!(judged(&View { deleting: true, seconds: 601, ..View::pending() }, 600), Found::Replace);
     }
 
     #[test]
     fn a_successor_is_known_by_its_predecessor() {
         let ids = Ids { instance: InstanceId::parse("i").unwrap(), binding: BindingId::parse("b").unwrap() };
         let judged = |view: &View| judge(view, &ids, &Wish::Successor(BindingId::parse("a").unwrap()), at(1));
-        let after = |name: &str| View { predecessor: Some(name.into()), seconds: 7200, ..view() };
+        let after = |name: &str| View { predecessor: Some(name.into()), seconds: 7200, ..View::pending() };
         assert_eq!(judged(&after("a")), Found::Join);
-        for other in [after("c"), view(), View { instance: "other".into(), ..after("a") }] {
+        for other in [after("c"), View::pending(), View { instance: "other".into(), ..after("a") }] {
             assert_eq!(judged(&other), Found::Refuse(Problem::Different));
         }
     }
@@ -294,12 +281,12 @@ mod tests {
         let look = |view: Option<&View>, gone: &HashSet<String>| look("u", &Sight { view, gone });
         assert!(look(None, &none).is_none(), "not seen yet is not gone");
         assert!(matches!(look(None, &gone), Some(Waited::Gone)));
-        assert!(look(Some(&view()), &none).is_none());
-        let stopped = |reason| View { progress: Progress::Stopped(reason, "m".into()), ..view() };
+        assert!(look(Some(&View::pending()), &none).is_none());
+        let stopped = |reason| View { progress: Progress::Stopped(reason, "m".into()), ..View::pending() };
         assert!(look(Some(&stopped(Reason::ClusterTimedOut)), &none).is_none(), "still being tried");
         let refused = View { deleting: true, ..stopped(Reason::LimitReached) };
         assert!(matches!(look(Some(&refused), &none), Some(Waited::Refused(_))));
-        let ready = View { progress: Progress::Ready(at(600)), ..view() };
+        let ready = View { progress: Progress::Ready(at(600)), ..View::pending() };
         assert!(matches!(look(Some(&ready), &none), Some(Waited::Ready(_))));
         assert!(matches!(look(Some(&View { deleting: true, ..ready }), &none), Some(Waited::Deleting)));
     }

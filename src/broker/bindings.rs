@@ -94,6 +94,27 @@ impl View {
     }
 }
 
+#[cfg(test)]
+impl View {
+    /// Of one for 600 s from second 0 on, nothing decided yet.
+    pub(super) fn pending() -> Self {
+        let at = |second| Timestamp::from_second(second).unwrap_or_default();
+        Self {
+            uid: "u".into(),
+            version: "1".into(),
+            created: at(0),
+            instance: "i".into(),
+            predecessor: None,
+            seconds: 600,
+            ends: at(600),
+            deleting: false,
+            only_wished: true,
+            progress: Progress::Pending,
+            stalled: false,
+        }
+    }
+}
+
 /// What a waiting request sees.
 pub struct Sight<'a> {
     /// The binding of that name, if the watch has one.

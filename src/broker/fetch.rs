@@ -48,19 +48,7 @@ mod tests {
     fn only_a_ready_unexpired_binding_of_the_instance_is_shown() {
         let at = |s| Timestamp::from_second(s).unwrap();
         let ids = Ids { instance: InstanceId::parse("i").unwrap(), binding: BindingId::parse("b").unwrap() };
-        let ready = View {
-            uid: "u".into(),
-            version: "1".into(),
-            created: at(0),
-            instance: "i".into(),
-            predecessor: None,
-            seconds: 600,
-            ends: at(600),
-            deleting: false,
-            only_wished: false,
-            progress: Progress::Ready(at(600)),
-            stalled: false,
-        };
+        let ready = View { progress: Progress::Ready(at(600)), ..View::pending() };
         assert_eq!(shown(&ready, &ids, at(599)), Some(at(600)));
         assert_eq!(shown(&ready, &ids, at(600)), None);
         for hidden in [

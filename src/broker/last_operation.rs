@@ -108,22 +108,6 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn view() -> View {
-        View {
-            uid: "u".into(),
-            version: "1".into(),
-            created: at(0),
-            instance: "i".into(),
-            predecessor: None,
-            seconds: 600,
-            ends: at(600),
-            deleting: false,
-            only_wished: true,
-            progress: Progress::Pending,
-            stalled: false,
-        }
-    }
-
     fn judged(operation: Option<&Operation>, found: Option<&View>) -> Result<Stands, Problem> {
         let ids = Ids { instance: InstanceId::parse("i").unwrap(), binding: BindingId::parse("b").unwrap() };
         judge(operation, found, &ids, at(1))
@@ -138,7 +122,7 @@ mod tests {
     }
 
     fn stopped(reason: Reason) -> View {
-        View { progress: Progress::Stopped(reason, "why".into()), ..view() }
+        View { progress: Progress::Stopped(reason, "why".into()), ..View::pending() }
     }
 
     #[test]
@@ -146,7 +130,7 @@ mod tests {
         for operation in [Some(&bind()), None] {
             let judged = |view: View| judged(operation, Some(&view)).unwrap();
             let going_on = |text: &str| Stands::InProgress(text.to_owned());
-            assert_eq!(judged(view()), going_on("the binding is being made"));
+            assert_eq!(judged(View::pending()), going_on("the binding is being made"));
             assert_eq!(judged(stopped(Reason::ClusterTimedOut)), going_on("the binding is being made: why"));
             assert_eq!(
                 judged(stopped(Reason::InstanceSuspended)),
@@ -155,11 +139,11 @@ mod tests {
             );
             let stalled = View { stalled: true, ..stopped(Reason::LimitReached) };
             assert_eq!(judged(stalled), Stands::Failed("why".into()));
-            let ready = View { progress: Progress::Ready(at(600)), ..view() };
+            let ready = View { progress: Progress::Ready(at(600)), ..View::pending() };
             assert_eq!(judged(ready.clone()), Stands::Succeeded("the binding is ready"));
             assert!(matches!(judged(View { ends: at(1), ..ready }), Stands::Failed(_)));
         }
-        let deleting = View { deleting: true, ..view() };
+        let deleting = View { deleting: true, ..View::pending() };
         assert!(matches!(judged(Some(&bind()), Some(&deleting)).unwrap(), Stands::Failed(_)));
     }
 
@@ -173,7 +157,7 @@ mod tests {
             );
         }
         assert_eq!(judged(Some(&unbind()), None), Err(Problem::Gone));
-        let successor = View { uid: "another".into(), ..view() };
+        let successor = View { uid: "another".into(), ..View::pending() };
         assert_eq!(judged(Some(&unbind()), Some(&successor)), Err(Problem::Gone), "made again since");
     }
 
@@ -181,10 +165,14 @@ mod tests {
     fn what_does_not_fit_is_told_apart() {
         assert_eq!(judged(None, None), Err(Problem::NoBinding));
         assert_eq!(judged(Some(&bind()), None), Err(Problem::NoBinding));
-        let elsewhere = View { instance: "other".into(), ..view() };
+        let elsewhere = View { instance: "other".into(), ..View::pending() };
         assert_eq!(judged(None, Some(&elsewhere)), Err(Problem::NoBinding));
-        assert_eq!(judged(Some(&unbind()), Some(&view())), Err(Problem::Operation), "nobody asked for it");
-        let another = View { uid: "another".into(), ..view() };
+        assert_eq!(
+            judged(Some(&unbind()), Some(&View::pending())),
+            Err(Problem::Operation),
+            "nobody asked for it"
+        );
+        let another = View { uid: "another".into(), ..View::pending() };
         assert_eq!(judged(Some(&bind()), Some(&another)), Err(Problem::Operation));
     }
 }

@@ -213,7 +213,10 @@ fn created_by(body: &Map<String, Value>, headers: &HeaderMap) -> Option<String> 
         json.is_object().then(|| format!("{platform} {json}"))
     });
     if decoded.is_none() {
-        tracing::warn!("X-Broker-API-Originating-Identity is not 'platform base64(json)'; ignored");
+        tracing::warn!(
+            request_id = identity(headers),
+            "X-Broker-API-Originating-Identity is not 'platform base64(json)'; ignored"
+        );
     }
     decoded
 }
