@@ -181,20 +181,23 @@ impl Operator {
     }
 
     /// Stops it where it stands until [`Self::resume`]: what happens meanwhile it learns afterwards.
+    /// False when it has ended by itself just before.
     ///
     /// # Errors
-    /// When it doesn't stand still in time.
-    pub async fn pause(&self) -> Result<()> {
+    /// When it neither stands still nor ends in time.
+    pub async fn pause(&self) -> Result<bool> {
         self.process.signal("STOP");
         let pid = self.process.pid();
-        eventually("the operator to stand still", SOON, async || {
+        let still = eventually("the operator to stand still", SOON, async || {
+            if !self.runs() {
+                return Ok(false);
+            }
             // The state follows the program's name, which is in parentheses (proc_pid_stat(5)).
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
             let state = stat.rsplit(')').next().unwrap_or_default().trim_start().chars().next();
-            if state == Some('T') { Ok(()) } else { Err(anyhow!("its state is {state:?}")) }
-        })
-        .await?;
-        Ok(())
+            if state == Some('T') { Ok(true) } else { Err(anyhow!("its state is {state:?}")) }
+        });
+        Ok(still.await?)
     }
 
     /// Lets it go on.

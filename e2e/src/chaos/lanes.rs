@@ -90,10 +90,11 @@ async fn operators(arena: &Arena<'_>, drawn: Drawn) -> Result<()> {
     let mut operator = place.operator.lock().await;
     match drawn.fault {
         Fault::OperatorFrozen if operator.runs() => {
-            operator.pause().await?;
-            for_as_long(drawn).await;
-            operator.resume();
-            // One that has lost its lease meanwhile ends by itself and is revived.
+            // One that has lost its lease, also just before, ends by itself and is revived.
+            if operator.pause().await? {
+                for_as_long(drawn).await;
+                operator.resume();
+            }
             Ok(())
         }
         Fault::OperatorReplaced if operator.runs() => {

@@ -136,7 +136,7 @@ async fn a_leader_that_was_frozen_ends_when_it_wakes_and_writes_nothing() {
     let first = leader(&replicas).await;
     let (frozen, other) = (&replicas[first], &replicas[1 - first]);
     let before = holder(&stage).await;
-    frozen.pause().await.unwrap();
+    assert!(frozen.pause().await.unwrap());
     let osb = other.osb();
     let made = osb.bind(&instance, "frozen-1", None).await.unwrap();
     assert_eq!(made.status, 201, "{}", made.description());
@@ -176,7 +176,7 @@ async fn an_acceptance_that_arrives_after_its_leader_is_gone_breaks_no_limit() {
     its_way.set(Conduct::Keep);
     let kept = async || if its_way.kept() > 0 { Ok(()) } else { Err("nothing is kept") };
     eventually("the status to be under way", SOON, kept).await.unwrap();
-    first.pause().await.unwrap();
+    assert!(first.pause().await.unwrap());
 
     // Many more that are as far, so that the next one hardly begins with the same.
     let finalizer = Patch::Merge(json!({"metadata": {"finalizers": [FINALIZER]}}));

@@ -22,7 +22,7 @@ async fn a_binding_deleted_past_our_finalizer_is_revoked_at_once() {
     let made = operator.osb().bound(&instance, "forced-1").await.unwrap();
     let kubeconfig = made.kubeconfig().unwrap();
     // Paused, it can't put the finalizer on again before the object is gone.
-    operator.pause().await.unwrap();
+    assert!(operator.pause().await.unwrap());
     let strip = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     stage.bindings().patch("forced-1", &PatchParams::default(), &strip).await.unwrap();
     stage.bindings().delete("forced-1", &DeleteParams::default()).await.unwrap();
