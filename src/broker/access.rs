@@ -17,6 +17,7 @@ use super::limits;
 use super::problem::Problem;
 use super::request::{self, REQUEST_IDENTITY};
 use super::service::Broker;
+use crate::telemetry::identity::identified;
 use crate::telemetry::traces;
 
 /// The route of what leads nowhere.
@@ -33,7 +34,8 @@ pub async fn observe(
 ) -> Response {
     let line = Line::begin(&broker, ids.ok(), &request);
     request.extensions_mut().insert(line.asker.clone());
-    let mut response = limits::bounded(&broker, request, next).instrument(line.span.clone()).await;
+    let answering = identified(line.request_id.clone(), limits::bounded(&broker, request, next));
+    let mut response = answering.instrument(line.span.clone()).await;
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(identity) = line.request_id.as_deref().and_then(|id| HeaderValue::try_from(id).ok()) {
@@ -52,7 +54,7 @@ struct Line {
     status: u16,
     template: Option<String>,
     method: &'static str,
-    request_id: Option<String>,
+    request_id: Option<Arc<str>>,
     ids: Option<Ids>,
     asker: Asker,
     span: Span,
@@ -60,7 +62,7 @@ struct Line {
 
 impl Line {
     fn begin(broker: &Arc<Broker>, ids: Option<Ids>, request: &Request) -> Self {
-        let request_id = request::identity(request.headers()).map(str::to_owned);
+        let request_id = request::identity(request.headers()).map(Arc::from);
         let template = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
         let (method, route) = (method(request.method()), template.as_deref().unwrap_or(UNKNOWN));
         // Names of OpenTelemetry's semantic conventions for HTTP.
@@ -72,7 +74,7 @@ impl Line {
             http.request.method = method,
             http.route = route,
             http.response.status_code = Empty,
-            request_id,
+            request_id = request_id.as_deref(),
             instance_id = ids.as_ref().map(|ids| ids.instance.as_str()),
             binding_id = ids.as_ref().map(|ids| ids.binding.as_str())
         );
@@ -115,7 +117,7 @@ impl Drop for Line {
                 method,
                 status,
                 duration_ms,
-                request_id,
+                request_id = request_id.as_deref(),
                 instance_id,
                 binding_id,
                 principal,

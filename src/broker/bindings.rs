@@ -19,6 +19,7 @@ use super::problem::Problem;
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::{Kind, Reason};
 use crate::failpoint;
+use crate::telemetry::identity::identity;
 use crate::telemetry::watch::{again, heard};
 
 /// Longest wait for one answer of the control plane.
@@ -338,15 +339,18 @@ impl Bindings {
 }
 
 async fn bounded<T>(action: &'static str, call: impl Future<Output = kube::Result<T>>) -> Result<T, Problem> {
-    match tokio::time::timeout(DEADLINE, failpoint::around("broker", action, call)).await {
+    let answer = tokio::time::timeout(DEADLINE, failpoint::around("broker", action, call)).await;
+    let identity = identity();
+    let request_id = identity.as_deref();
+    match answer {
         Ok(Ok(answer)) => Ok(answer),
         // The server's text may quote what was sent; only its status is said.
         Ok(Err(kube::Error::Api(status))) => {
-            tracing::warn!(code = status.code, "the control plane refused a request");
+            tracing::warn!(action, code = status.code, request_id, "the control plane refused a request");
             Err(Problem::ControlPlaneRefused(status.code))
         }
         Ok(Err(_)) | Err(_) => {
-            tracing::warn!("the control plane did not answer");
+            tracing::warn!(action, request_id, "the control plane did not answer");
             Err(Problem::ControlPlaneSilent)
         }
     }

@@ -38,6 +38,8 @@ use operation::Operation;
 use problem::{Problem, Why};
 use request::{Asked, BindRequest};
 
+use crate::telemetry::identity::{identified, identity};
+
 pub use service::{Broker, Settings};
 
 /// Where a binding is.
@@ -94,7 +96,9 @@ async fn put_binding(
             bind::bind(&broker, &ids, &request, incomplete).await
         }
     };
-    let bound = tokio::spawn(task.in_current_span()).await.map_err(|_| Problem::NotReady(Why(None)))?;
+    let bound = tokio::spawn(identified(identity(), task).in_current_span())
+        .await
+        .map_err(|_| Problem::NotReady(Why(None)))?;
     Ok(match bound? {
         Bound::Ready(credentials, true) => (StatusCode::CREATED, Json(credentials.bound())).into_response(),
         Bound::Ready(credentials, false) => Json(credentials.bound()).into_response(),

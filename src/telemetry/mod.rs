@@ -1,6 +1,7 @@
 //! Logs, metrics, traces and probes.
 
 pub mod admin;
+pub mod identity;
 pub mod logs;
 pub mod metrics;
 pub mod tasks;

@@ -4,10 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use e2e::osb::answer;
 use e2e::stage::{SOON, install_crd, prove, prove_refused};
 use e2e::{Cluster, Operator, Rights, Stage, WorkDir, eventually};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DeleteParams};
+use reqwest::Method;
+use serde_json::json;
 
 use crate::lifecycle::objects;
 use crate::world::{program, world};
@@ -134,6 +137,18 @@ async fn the_documented_rights_are_enough_and_can_be_taken_and_given_back() {
     })
     .await
     .unwrap();
+    let request = operator
+        .osb()
+        .bare(Method::PUT, &format!("/v2/service_instances/{instance}/service_bindings/rights-5"))
+        .json(&json!({"service_id": "s", "plan_id": "p"}))
+        .header("X-Broker-API-Version", "2.17")
+        .header("X-Broker-API-Request-Identity", "req-refused");
+    assert_eq!(answer(request).await.unwrap().status, 503);
+    let log = operator.log();
+    assert!(
+        log.lines().any(|line| line.contains("refused a request") && line.contains("req-refused")),
+        "{log}"
+    );
     rights.grant().await.unwrap();
     prove(&binds(&operator, &instance, "rights-4").await).await.unwrap();
 }
