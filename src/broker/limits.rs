@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 
 use super::auth::Asker;
 use super::problem::Problem;
@@ -40,20 +41,31 @@ pub async fn bounded(broker: &Broker, mut request: Request, next: Next) -> Respo
     let place = Place(Arc::new((free, broker.metrics.request())));
     request.extensions_mut().insert(place.clone());
     let asker = request.extensions().get::<Asker>().cloned().unwrap_or_default();
-    let stopping = async {
-        broker.stop.cancelled().await;
-        tokio::time::sleep(LAST).await;
-    };
-    let answer = tokio::select! {
-        answer = next.run(request) => answer,
-        () = tokio::time::sleep(broker.settings.create_timeout + BESIDES) => Problem::Deadline.into_response(),
-        () = stopping => Problem::Stopping.into_response(),
-    };
+    let longest = broker.settings.create_timeout + BESIDES;
+    let answer = in_time(next.run(request), longest, &broker.stop).await;
+    let answer = answer.unwrap_or_else(Problem::into_response);
     if asker.0.get().is_none() {
         // What strangers are told costs no memory, and they must not keep places by not reading it.
         return answer;
     }
     answer.map(|body| Outgoing::holding(body, place))
+}
+
+/// Waits for an answer, for as long as a request may take.
+async fn in_time<T>(
+    answer: impl Future<Output = T>,
+    longest: Duration,
+    stop: &CancellationToken,
+) -> Result<T, Problem> {
+    let stopping = async {
+        stop.cancelled().await;
+        tokio::time::sleep(LAST).await;
+    };
+    tokio::select! {
+        answer = answer => Ok(answer),
+        () = tokio::time::sleep(longest) => Err(Problem::Deadline),
+        () = stopping => Err(Problem::Stopping),
+    }
 }
 
 /// Whether a head is within its bounds.
@@ -83,6 +95,24 @@ mod tests {
             headers.append("name", "v".repeat(length).parse().unwrap());
         }
         check_head(&uri, &headers)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_request_has_a_deadline_and_a_shorter_one_when_the_process_ends() {
+        let began = tokio::time::Instant::now();
+        let (nearly, longest) = (Duration::from_secs(44), Duration::from_secs(45));
+        let stop = CancellationToken::new();
+        let just_in_time = async {
+            tokio::time::sleep(nearly).await;
+            7
+        };
+        assert_eq!(in_time(just_in_time, longest, &stop).await, Ok(7));
+        let never = in_time(std::future::pending::<()>(), longest, &stop).await;
+        assert_eq!((never, began.elapsed()), (Err(Problem::Deadline), nearly + longest));
+        let ends = tokio::time::Instant::now();
+        stop.cancel();
+        let stopped = in_time(std::future::pending::<()>(), longest, &stop).await;
+        assert_eq!((stopped, ends.elapsed()), (Err(Problem::Stopping), LAST));
     }
 
     #[test]
