@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use axum::routing::post;
 use e2e::osb::answer;
 use e2e::stage::SOON;
-use e2e::{Operator, WorkDir, eventually};
+use e2e::{Exit, Operator, WorkDir, eventually};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use parking_lot::Mutex;
@@ -151,6 +151,38 @@ async fn a_request_and_its_reconcile_are_one_trace() {
         assert!(!sent.iter().any(|body| body.contains(piece)), "a piece of a credential was sent");
     }
     assert!(!sent.iter().any(|body| body.contains("in-a-query")));
+}
+
+#[tokio::test]
+async fn a_collector_that_never_answers_holds_nobody_up() {
+    let (stage, instance) = stage("traces-mute").await;
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", mute.local_addr().unwrap());
+    let connected = tokio::spawn(async move {
+        let (first, _) = mute.accept().await.unwrap();
+        (mute, first)
+    });
+    let envs = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+        ("OTEL_BSP_SCHEDULE_DELAY", "10"),
+        // What isn't sent yet fills it at once.
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "1"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1"),
+    ];
+    let dir = Arc::new(WorkDir::new("operator").unwrap());
+    let kubeconfig = world().await.control.kubeconfig_path();
+    let operator = Operator::launch_with(&dir, program(), kubeconfig, &stage.args(), &envs).await.unwrap();
+    operator.ready().await.unwrap();
+    let osb = operator.osb();
+    osb.fetch(&instance, "mute-1").await.unwrap();
+    let held = tokio::time::timeout(SOON, connected).await.expect("a span is sent").unwrap();
+    for _ in 0..100 {
+        assert_eq!(osb.fetch(&instance, "mute-1").await.unwrap().status, 404);
+    }
+    assert_eq!(osb.bind(&instance, "mute-1", None).await.unwrap().status, 201);
+    // Its end is in time, too, whatever is left to be sent.
+    assert_eq!(operator.terminated().await.unwrap(), Exit::Code(0));
+    drop(held);
 }
 
 #[tokio::test]
