@@ -6,6 +6,7 @@ mod clock;
 pub mod config;
 pub mod controller;
 mod descriptors;
+mod ending;
 mod failpoint;
 pub mod instances;
 pub mod managed;

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tower::ServiceExt as _;
 
+use crate::ending::Ending;
 use crate::outgoing::Outgoing;
 use crate::reload::Current;
 use crate::telemetry::metrics::Metrics;
@@ -110,6 +111,7 @@ impl Server {
                 Err(error) => {
                     // Out of file descriptors, mostly: those in use will be free again.
                     tracing::warn!(%error, "a connection could not be accepted");
+                    self.metrics.accept_failure(self.name);
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
@@ -120,15 +122,20 @@ impl Server {
             // A connection keeps the certificate with which it began.
             let tls = self.tls.as_ref().map(|current| TlsAcceptor::from(current.get()));
             let connection = connection(stream, tls, router.clone(), self.metrics.clone(), stop.clone());
+            let (name, metrics) = (self.name, self.metrics.clone());
             tasks.spawn(async move {
-                connection.await;
+                if let Some(ending) = connection.await {
+                    metrics.connections_ended(name, ending.word(), 1);
+                }
                 drop((place, counted));
             });
         }
         drop(self.listener);
         tasks.close();
         if tokio::time::timeout(drain, tasks.wait()).await.is_err() {
-            tracing::warn!("requests in flight were cut off");
+            let connections = tasks.len();
+            tracing::warn!(connections, "requests in flight were cut off");
+            self.metrics.connections_ended(self.name, Ending::Drain.word(), connections as u64);
         }
     }
 }
@@ -139,27 +146,29 @@ async fn connection(
     router: Router,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
-) {
+) -> Option<Ending> {
     let Some(tls) = tls else { return over_http1(stream, router, stop).await };
     let shaken = tokio::select! {
         shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)) => shaken,
-        () = stop.cancelled() => return,
+        () = stop.cancelled() => return None,
     };
-    match shaken {
+    let failed = match shaken {
         Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(HTTP_2) => {
-            over_http2(stream, router, stop).await;
+            return over_http2(stream, router, stop).await;
         }
-        Ok(Ok(stream)) => over_http1(stream, router, stop).await,
-        Ok(Err(_)) => metrics.tls_failure("failed"),
-        Err(_) => metrics.tls_failure("timeout"),
-    }
+        Ok(Ok(stream)) => return over_http1(stream, router, stop).await,
+        Ok(Err(_)) => "failed",
+        Err(_) => "timeout",
+    };
+    metrics.tls_failure(failed);
+    None
 }
 
 async fn over_http1(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     router: Router,
     stop: CancellationToken,
-) {
+) -> Option<Ending> {
     let activity = Arc::new(Activity::default());
     let answers = activity.clone();
     let service = service_fn(move |request| answer(router.clone(), answers.clone(), request));
@@ -169,14 +178,14 @@ async fn over_http1(
         .max_buf_size(MAX_HEAD as usize)
         .max_headers(MAX_FIELDS)
         .serve_connection(TokioIo::new(stream), service);
-    until_its_end(connection, &activity, &stop).await;
+    until_its_end(connection, &activity, &stop).await
 }
 
 async fn over_http2(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     router: Router,
     stop: CancellationToken,
-) {
+) -> Option<Ending> {
     let activity = Arc::new(Activity::default());
     let answers = activity.clone();
     let service = service_fn(move |request| answer(router.clone(), answers.clone(), request));
@@ -191,7 +200,7 @@ async fn over_http2(
         .initial_stream_window_size(WINDOWS.0)
         .initial_connection_window_size(WINDOWS.1)
         .serve_connection(TokioIo::new(stream), service);
-    until_its_end(connection, &activity, &stop).await;
+    until_its_end(connection, &activity, &stop).await
 }
 
 async fn answer(
@@ -210,12 +219,15 @@ async fn answer(
 }
 
 /// Drives a connection until its client or we have had enough of it.
-async fn until_its_end(connection: impl GracefulConnection, activity: &Activity, stop: &CancellationToken) {
+async fn until_its_end(
+    connection: impl GracefulConnection<Error = hyper::Error>,
+    activity: &Activity,
+    stop: &CancellationToken,
+) -> Option<Ending> {
     let mut connection = pin!(connection);
-    // Broken connections are the client's affair.
     let stopped = tokio::select! {
-        _ = connection.as_mut() => return,
-        () = activity.unread.cancelled() => return,
+        ended = connection.as_mut() => return ended.err().as_ref().and_then(Ending::of),
+        () = activity.unread.cancelled() => return Some(Ending::Unread),
         () = stop.cancelled() => true,
         () = activity.ceases() => false,
     };
@@ -223,8 +235,10 @@ async fn until_its_end(connection: impl GracefulConnection, activity: &Activity,
     if stopped {
         // Whoever stops us says how long that may take.
         let _ = connection.await;
+        None
     } else {
         let _ = tokio::time::timeout(END, connection).await;
+        Some(Ending::Idle)
     }
 }
 
@@ -317,7 +331,7 @@ mod tests {
             }
         };
         tokio::time::timeout(WRITE * 2, busy).await.expect("the connection ends");
-        server.await.unwrap();
+        assert_eq!(server.await.unwrap(), Some(Ending::Unread));
         drop(unread);
     }
 

@@ -47,6 +47,12 @@ struct Listener {
     listener: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ended {
+    listener: &'static str,
+    reason: &'static str,
+}
+
 /// One more in a gauge for as long as it is held.
 #[must_use]
 pub struct Held(Gauge);
@@ -77,6 +83,8 @@ pub struct Metrics {
     request_duration: Family<Route, Histogram, fn() -> Histogram>,
     requests_in_flight: Gauge,
     connections: Family<Listener, Gauge>,
+    connections_ended: Family<Ended, Counter>,
+    accept_failures: Family<Listener, Counter>,
     tls_failures: Family<Cause, Counter>,
     auth_failures: Family<Denied, Counter>,
     key_fetches: Family<Outcome, Counter>,
@@ -98,6 +106,8 @@ impl Default for Metrics {
             request_duration: Family::new_with_constructor(durations),
             requests_in_flight: Gauge::default(),
             connections: Family::default(),
+            connections_ended: Family::default(),
+            accept_failures: Family::default(),
             tls_failures: Family::default(),
             auth_failures: Family::default(),
             key_fetches: Family::default(),
@@ -125,6 +135,16 @@ impl Default for Metrics {
                 metrics.requests_in_flight.clone(),
             );
             registry.register("connections", "Open connections by listener", metrics.connections.clone());
+            registry.register(
+                "connections_ended",
+                "Connections that were ended against their client, by listener and reason",
+                metrics.connections_ended.clone(),
+            );
+            registry.register(
+                "accept_failures",
+                "Connections that could not be accepted, by listener",
+                metrics.accept_failures.clone(),
+            );
             registry.register(
                 "tls_handshake_failures",
                 "TLS handshakes that came to nothing, by reason",
@@ -192,6 +212,16 @@ impl Metrics {
     /// A connection is open while the result is held.
     pub fn connection(&self, listener: &'static str) -> Held {
         Held::new(&self.connections.get_or_create(&Listener { listener }))
+    }
+
+    /// So many connections were ended against their clients.
+    pub fn connections_ended(&self, listener: &'static str, reason: &'static str, count: u64) {
+        self.connections_ended.get_or_create(&Ended { listener, reason }).inc_by(count);
+    }
+
+    /// A connection could not be accepted.
+    pub fn accept_failure(&self, listener: &'static str) {
+        self.accept_failures.get_or_create(&Listener { listener }).inc();
     }
 
     /// A TLS handshake came to nothing.
@@ -263,6 +293,8 @@ mod tests {
         metrics.managed_cluster_error("ClusterTimedOut");
         metrics.auth_failure("basic", "password");
         metrics.tls_failure("timeout");
+        metrics.connections_ended("api", "idle", 2);
+        metrics.accept_failure("api");
         drop(metrics.connection("admin"));
         let _held = (metrics.request(), metrics.connection("api"));
         metrics.limit_rejection();
@@ -276,6 +308,8 @@ mod tests {
             r#"kyma_bindings_managed_cluster_errors_total{reason="ClusterTimedOut"} 1"#,
             r#"kyma_bindings_authentication_failures_total{scheme="basic",reason="password"} 1"#,
             r#"kyma_bindings_tls_handshake_failures_total{reason="timeout"} 1"#,
+            r#"kyma_bindings_connections_ended_total{listener="api",reason="idle"} 2"#,
+            r#"kyma_bindings_accept_failures_total{listener="api"} 1"#,
             r#"kyma_bindings_connections{listener="admin"} 0"#,
             r#"kyma_bindings_connections{listener="api"} 1"#,
             "kyma_bindings_http_requests_in_flight 1",

@@ -43,6 +43,14 @@ async fn heads_that_are_too_large_are_told_so_in_json() {
     // Beyond what is read at all, no body can be had, but the status is the same.
     let request = get("").header("x-huge", "v".repeat(100 * 1024));
     assert_eq!(request.send().await.unwrap().status(), 431);
+    let ended = "kyma_bindings_connections_ended_total{listener=\"api\",reason";
+    metric(&operator, &format!("{ended}=\"head_too_large\"}} 1")).await;
+    let mut stream = TcpStream::connect(operator.url().strip_prefix("http://").unwrap()).await.unwrap();
+    stream.write_all(b"\x16\x03\x01 this is no HTTP\r\n\r\n").await.unwrap();
+    let mut refusal = String::new();
+    tokio::time::timeout(SOON, stream.read_to_string(&mut refusal)).await.unwrap().unwrap();
+    assert!(refusal.starts_with("HTTP/1.1 400"), "{refusal}");
+    metric(&operator, &format!("{ended}=\"malformed\"}} 1")).await;
     let identity = get("").header("X-Broker-API-Request-Identity", "i".repeat(257));
     let unshown = answer(identity).await.unwrap();
     assert_eq!((unshown.status, unshown.headers.get("x-broker-api-request-identity")), (404, None));

@@ -81,6 +81,7 @@ async fn a_flood_costs_its_connection_alone() {
         assert_eq!(osb.fetch(&instance, "floods-1").await.unwrap().status, 404, "others are served");
     }
     metric(&operator, "kyma_bindings_http_requests_in_flight 0").await;
+    metric(&operator, "kyma_bindings_connections_ended_total{listener=\"api\",reason=\"flood\"} 3").await;
 }
 
 #[tokio::test]
