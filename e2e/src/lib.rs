@@ -21,6 +21,7 @@ pub mod osb;
 pub mod pki;
 pub mod playground;
 pub mod process;
+pub mod programs;
 pub mod relay;
 pub mod rights;
 pub mod stage;
