@@ -1,5 +1,6 @@
 //! Kubernetes operator that hands out short-lived kubeconfigs for managed Kyma clusters.
 
+mod activity;
 pub mod api;
 pub mod broker;
 mod clock;

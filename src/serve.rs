@@ -2,10 +2,10 @@
 //! bounds that `axum::serve` leaves out.
 
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tower::ServiceExt as _;
 
+use crate::activity::Activity;
 use crate::ending::Ending;
 use crate::outgoing::Outgoing;
 use crate::reload::Current;
@@ -35,8 +36,6 @@ use crate::tls::HTTP_2;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection without a request for so long is ended.
-const IDLE: Duration = Duration::from_mins(1);
 /// Longest time to write an answer's body; a client that doesn't read it is cut off, with all that it
 /// asked for on the connection.
 const WRITE: Duration = Duration::from_secs(30);
@@ -108,6 +107,12 @@ impl Server {
             };
             let stream = match accepted {
                 Ok((stream, _)) => stream,
+                // It is the client's affair when it is gone again.
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) =>
+                {
+                    continue;
+                }
                 Err(error) => {
                     // Out of file descriptors, mostly: those in use will be free again.
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -125,7 +130,7 @@ impl Server {
             let (name, metrics) = (self.name, self.metrics.clone());
             tasks.spawn(async move {
                 if let Some(ending) = connection.await {
-                    metrics.connections_ended(name, ending.word(), 1);
+                    metrics.connection_ended(name, ending.word());
                 }
                 drop((place, counted));
             });
@@ -133,9 +138,8 @@ impl Server {
         drop(self.listener);
         tasks.close();
         if tokio::time::timeout(drain, tasks.wait()).await.is_err() {
-            let connections = tasks.len();
-            tracing::warn!(connections, "requests in flight were cut off");
-            self.metrics.connections_ended(self.name, Ending::Drain.word(), connections as u64);
+            // In no metric: nobody could read it any more.
+            tracing::warn!(connections = tasks.len(), "requests in flight were cut off");
         }
     }
 }
@@ -157,6 +161,8 @@ async fn connection(
             return over_http2(stream, router, stop).await;
         }
         Ok(Ok(stream)) => return over_http1(stream, router, stop).await,
+        // Who only looks whether the port is open, as health checks do.
+        Ok(Err(error)) if error.kind() == ErrorKind::UnexpectedEof => return None,
         Ok(Err(_)) => "failed",
         Err(_) => "timeout",
     };
@@ -225,8 +231,9 @@ async fn until_its_end(
     stop: &CancellationToken,
 ) -> Option<Ending> {
     let mut connection = pin!(connection);
+    let ending = |ended: Result<(), hyper::Error>| Ending::of(&ended.err()?, activity.was());
     let stopped = tokio::select! {
-        ended = connection.as_mut() => return ended.err().as_ref().and_then(Ending::of),
+        ended = connection.as_mut() => return ending(ended),
         () = activity.unread.cancelled() => return Some(Ending::Unread),
         () = stop.cancelled() => true,
         () = activity.ceases() => false,
@@ -234,47 +241,13 @@ async fn until_its_end(
     connection.as_mut().graceful_shutdown();
     if stopped {
         // Whoever stops us says how long that may take.
-        let _ = connection.await;
-        None
+        tokio::select! {
+            ended = connection => ending(ended),
+            () = activity.unread.cancelled() => Some(Ending::Unread),
+        }
     } else {
         let _ = tokio::time::timeout(END, connection).await;
         Some(Ending::Idle)
-    }
-}
-
-/// What goes on in a connection. hyper's timers leave out a client of HTTP/2 that sends nothing, or
-/// nothing but answers to pings, and one that doesn't read.
-#[derive(Default)]
-struct Activity {
-    begun: AtomicU64,
-    ended: AtomicU64,
-    unread: CancellationToken,
-}
-
-/// A request under way until its answer is written, also one that is dropped.
-struct UnderWay(Arc<Activity>);
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.ended.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Activity {
-    fn begin(self: &Arc<Self>) -> UnderWay {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        UnderWay(self.clone())
-    }
-
-    /// Until no request is under way, and none was for [`IDLE`] or longer.
-    async fn ceases(&self) {
-        loop {
-            let before = self.ended.load(Ordering::Relaxed);
-            tokio::time::sleep(IDLE).await;
-            if before == self.begun.load(Ordering::Relaxed) {
-                return;
-            }
-        }
     }
 }
 
@@ -284,26 +257,6 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn activity_ceases_only_when_nothing_was_under_way_all_the_time() {
-        let activity = Arc::new(Activity::default());
-        let ceases = activity.ceases();
-        let work = async {
-            let first = activity.begin();
-            tokio::time::sleep(IDLE * 3).await;
-            drop(first);
-            tokio::time::sleep(IDLE / 2).await;
-            drop(activity.begin());
-            tokio::time::Instant::now()
-        };
-        let ended = async {
-            ceases.await;
-            tokio::time::Instant::now()
-        };
-        let (end, last) = tokio::join!(ended, work);
-        assert!(end >= last + IDLE / 2, "{:?}", end - last);
-    }
 
     /// A connection on which one answer is never read ends, however busy it is besides.
     static LARGE: [u8; 100_000] = [b'x'; 100_000];
@@ -333,6 +286,31 @@ mod tests {
         tokio::time::timeout(WRITE * 2, busy).await.expect("the connection ends");
         assert_eq!(server.await.unwrap(), Some(Ending::Unread));
         drop(unread);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_we_end_is_counted() {
+        let large = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "v".repeat(4 * MAX_HEAD as usize));
+        let whole = "GET / HTTP/1.1\r\nHost: here\r\n\r\n";
+        for (sent, stays, ending) in [
+            ("", false, None),
+            ("GET / HT", false, None),
+            (whole, false, None),
+            ("\x16\x03\x01 no HTTP\r\n\r\n", true, Some(Ending::Malformed)),
+            (&large, true, Some(Ending::HeadTooLarge)),
+            ("", true, Some(Ending::Timeout)),
+            ("GET / HT", true, Some(Ending::Timeout)),
+            (whole, true, Some(Ending::Idle)),
+        ] {
+            let (mut ours, theirs) = tokio::io::duplex(8 * MAX_HEAD as usize);
+            let router = Router::new().route("/", get(async || "here"));
+            let server = tokio::spawn(over_http1(theirs, router, CancellationToken::new()));
+            ours.write_all(sent.as_bytes()).await.unwrap();
+            if !stays {
+                ours.shutdown().await.unwrap();
+            }
+            assert_eq!(server.await.unwrap(), ending, "{:?}", sent.get(..9));
+        }
     }
 
     #[tokio::test]

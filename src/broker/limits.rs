@@ -41,8 +41,7 @@ pub async fn bounded(broker: &Broker, mut request: Request, next: Next) -> Respo
     let place = Place(Arc::new((free, broker.metrics.request())));
     request.extensions_mut().insert(place.clone());
     let asker = request.extensions().get::<Asker>().cloned().unwrap_or_default();
-    let longest = broker.settings.create_timeout + BESIDES;
-    let answer = in_time(next.run(request), longest, &broker.stop).await;
+    let answer = in_time(next.run(request), broker.settings.create_timeout, &broker.stop).await;
     let answer = answer.unwrap_or_else(Problem::into_response);
     if asker.0.get().is_none() {
         // What strangers are told costs no memory, and they must not keep places by not reading it.
@@ -54,7 +53,7 @@ pub async fn bounded(broker: &Broker, mut request: Request, next: Next) -> Respo
 /// Waits for an answer, for as long as a request may take.
 async fn in_time<T>(
     answer: impl Future<Output = T>,
-    longest: Duration,
+    create_timeout: Duration,
     stop: &CancellationToken,
 ) -> Result<T, Problem> {
     let stopping = async {
@@ -63,7 +62,7 @@ async fn in_time<T>(
     };
     tokio::select! {
         answer = answer => Ok(answer),
-        () = tokio::time::sleep(longest) => Err(Problem::Deadline),
+        () = tokio::time::sleep(create_timeout + BESIDES) => Err(Problem::Deadline),
         () = stopping => Err(Problem::Stopping),
     }
 }
@@ -100,19 +99,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn every_request_has_a_deadline_and_a_shorter_one_when_the_process_ends() {
         let began = tokio::time::Instant::now();
-        let (nearly, longest) = (Duration::from_secs(44), Duration::from_secs(45));
+        let seconds = Duration::from_secs;
         let stop = CancellationToken::new();
         let just_in_time = async {
-            tokio::time::sleep(nearly).await;
+            tokio::time::sleep(seconds(44)).await;
             7
         };
-        assert_eq!(in_time(just_in_time, longest, &stop).await, Ok(7));
-        let never = in_time(std::future::pending::<()>(), longest, &stop).await;
-        assert_eq!((never, began.elapsed()), (Err(Problem::Deadline), nearly + longest));
+        assert_eq!(in_time(just_in_time, seconds(15), &stop).await, Ok(7));
+        let never = in_time(std::future::pending::<()>(), seconds(15), &stop).await;
+        assert_eq!((never, began.elapsed()), (Err(Problem::Deadline), seconds(44 + 45)));
         let ends = tokio::time::Instant::now();
         stop.cancel();
-        let stopped = in_time(std::future::pending::<()>(), longest, &stop).await;
-        assert_eq!((stopped, ends.elapsed()), (Err(Problem::Stopping), LAST));
+        let stopped = in_time(std::future::pending::<()>(), seconds(15), &stop).await;
+        assert_eq!((stopped, ends.elapsed()), (Err(Problem::Stopping), seconds(6)));
     }
 
     #[test]

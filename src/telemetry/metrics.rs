@@ -137,7 +137,7 @@ impl Default for Metrics {
             registry.register("connections", "Open connections by listener", metrics.connections.clone());
             registry.register(
                 "connections_ended",
-                "Connections that were ended against their client, by listener and reason",
+                "Connections that the server ended, by listener and reason",
                 metrics.connections_ended.clone(),
             );
             registry.register(
@@ -214,9 +214,9 @@ impl Metrics {
         Held::new(&self.connections.get_or_create(&Listener { listener }))
     }
 
-    /// So many connections were ended against their clients.
-    pub fn connections_ended(&self, listener: &'static str, reason: &'static str, count: u64) {
-        self.connections_ended.get_or_create(&Ended { listener, reason }).inc_by(count);
+    /// We ended a connection.
+    pub fn connection_ended(&self, listener: &'static str, reason: &'static str) {
+        self.connections_ended.get_or_create(&Ended { listener, reason }).inc();
     }
 
     /// A connection could not be accepted.
@@ -293,7 +293,7 @@ mod tests {
         metrics.managed_cluster_error("ClusterTimedOut");
         metrics.auth_failure("basic", "password");
         metrics.tls_failure("timeout");
-        metrics.connections_ended("api", "idle", 2);
+        metrics.connection_ended("api", "idle");
         metrics.accept_failure("api");
         drop(metrics.connection("admin"));
         let _held = (metrics.request(), metrics.connection("api"));
@@ -308,7 +308,7 @@ mod tests {
             r#"kyma_bindings_managed_cluster_errors_total{reason="ClusterTimedOut"} 1"#,
             r#"kyma_bindings_authentication_failures_total{scheme="basic",reason="password"} 1"#,
             r#"kyma_bindings_tls_handshake_failures_total{reason="timeout"} 1"#,
-            r#"kyma_bindings_connections_ended_total{listener="api",reason="idle"} 2"#,
+            r#"kyma_bindings_connections_ended_total{listener="api",reason="idle"} 1"#,
             r#"kyma_bindings_accept_failures_total{listener="api"} 1"#,
             r#"kyma_bindings_connections{listener="admin"} 0"#,
             r#"kyma_bindings_connections{listener="api"} 1"#,

