@@ -3,6 +3,7 @@
 mod activity;
 pub mod api;
 pub mod broker;
+mod cleanup;
 mod clock;
 pub mod config;
 pub mod controller;

@@ -19,7 +19,8 @@ use crate::broker::auth::{self, Authenticator, Basic, Directory, Jwt, Keys, Rule
 use crate::broker::bindings::Bindings;
 use crate::broker::catalog::{Catalog, CatalogError};
 use crate::broker::{self, Broker, openapi};
-use crate::config::{Auth, Cli, Command, ConfigError, ListenArgs, Role, RunArgs};
+use crate::cleanup::{self, CleanupError};
+use crate::config::{Auth, CleanupArgs, Cli, Command, ConfigError, ListenArgs, Role, RunArgs};
 use crate::controller::context::Settings;
 use crate::controller::leader::{Elector, Fence, LeaderError};
 use crate::controller::{BindingController, ControllerError, gauges};
@@ -82,6 +83,8 @@ enum RunError {
     Controller(#[from] ControllerError),
     #[error(transparent)]
     Leader(#[from] LeaderError),
+    #[error(transparent)]
+    Cleanup(#[from] CleanupError),
     #[error("{0} ended, which it never should")]
     Ended(&'static str),
 }
@@ -94,6 +97,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Crd => print_crd(),
         Command::Openapi => print_openapi(),
         Command::Run(args) => start(&args),
+        Command::Cleanup(args) => clean_up(&args),
+        Command::Version => {
+            println!("kyma-bindings {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -117,6 +125,24 @@ fn print_crd() -> Result<(), RunError> {
 
 fn print_openapi() -> Result<(), RunError> {
     print!("{}", openapi::render()?);
+    Ok(())
+}
+
+fn clean_up(args: &CleanupArgs) -> Result<(), RunError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
+    let report = runtime.block_on(async {
+        let client = control_plane(args.kubeconfig.as_deref()).await?;
+        Ok::<_, RunError>(cleanup::cleanup(client, &args.namespace, args.timeout).await?)
+    })?;
+    eprintln!("no binding is left in {}; {} were removed", args.namespace, report.removed);
+    if !report.forgotten.is_empty() {
+        eprintln!(
+            "not revoked, because their managed clusters could not be reached: {}; their tokens end by themselves \
+             when they expire, their ServiceAccounts and RBAC stay there",
+            report.forgotten.join(", ")
+        );
+    }
     Ok(())
 }
 

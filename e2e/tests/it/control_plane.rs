@@ -12,6 +12,7 @@ use kube::api::{Api, DeleteParams};
 use reqwest::Method;
 use serde_json::json;
 
+use crate::cleanup::cleanup;
 use crate::lifecycle::objects;
 use crate::world::{program, world};
 
@@ -53,6 +54,7 @@ async fn a_missing_crd_is_waited_for_without_a_flood() {
     .unwrap();
     let (code, text) = operator.admin("/readyz").await.unwrap();
     assert_eq!((code, text.contains("KymaBindings")), (503, true), "{text}");
+    assert!(cleanup(&stage, "10s").await.status.success(), "no kind, no bindings");
     install_crd(&control).await.unwrap();
     operator.ready().await.unwrap();
     prove(&binds(&operator, &instance, "no-crd-1").await).await.unwrap();

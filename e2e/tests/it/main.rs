@@ -6,6 +6,7 @@ mod asynchronous;
 mod auth;
 mod bounds;
 mod browser;
+mod cleanup;
 mod clocks;
 mod cluster_changes;
 mod contract;
