@@ -3,6 +3,7 @@
 mod activity;
 pub mod api;
 pub mod broker;
+mod certificate;
 mod cleanup;
 mod clock;
 pub mod config;

@@ -19,6 +19,7 @@ use crate::broker::auth::{self, Authenticator, Basic, Directory, Jwt, Keys, Rule
 use crate::broker::bindings::Bindings;
 use crate::broker::catalog::{Catalog, CatalogError};
 use crate::broker::{self, Broker, openapi};
+use crate::certificate;
 use crate::cleanup::{self, CleanupError};
 use crate::config::{Auth, CleanupArgs, Cli, Command, ConfigError, ListenArgs, Role, RunArgs};
 use crate::controller::context::Settings;
@@ -30,7 +31,7 @@ use crate::serve::{ADMIN_CONNECTIONS, ListenError, Server, listen};
 use crate::telemetry::admin::{self, Admin, Check};
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::tasks::Tasks;
+use crate::telemetry::tasks::{self, Tasks};
 use crate::telemetry::traces::{Traces, TracesError};
 use crate::tls;
 
@@ -165,7 +166,7 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
     let interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let client = control_plane(args.kubeconfig.as_deref()).await?;
     let metrics = Arc::new(Metrics::default());
-    metrics.collect(Tasks(tokio::runtime::Handle::current()));
+    metrics.collect(&tasks::DESCRIBED, Tasks(tokio::runtime::Handle::current()));
     let stop = CancellationToken::new();
     let going_on = stop.clone();
     // Whoever sends requests here shall send them elsewhere.
@@ -180,7 +181,15 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
         let auth = authenticator(args, &metrics)?;
         let settings = broker_settings(args)?;
         let router = Broker::new(bindings.clone(), settings, metrics.clone(), stop.clone()).router(auth);
-        let tls = args.access.tls_files().map(|files| reload::load(files, tls::parse)).transpose()?;
+        let counted = metrics.clone();
+        let parse = move |files: &[Vec<u8>]| {
+            let config = tls::parse(files)?;
+            if let Some(ends) = files.first().and_then(|pem| certificate::ends(pem)) {
+                counted.certificate("api", ends);
+            }
+            Ok::<_, tls::TlsError>(config)
+        };
+        let tls = args.access.tls_files().map(|files| reload::load(files, parse)).transpose()?;
         let listener = listen("--listen", args.listen).await?;
         let tls_on = tls.is_some();
         tracing::info!(address = address(&listener), tls = tls_on, "serving the Open Service Broker API");
@@ -192,7 +201,7 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
     } else {
         let controller = BindingController::new(client.clone(), settings(args), metrics.clone());
         checks.extend(controller.readiness());
-        metrics.collect(gauges::Gauges::new(controller.store(), controller.leading()));
+        metrics.collect(&gauges::DESCRIBED, gauges::Gauges::new(controller.store(), controller.leading()));
         Some(controller)
     };
     let admin = listen("--admin-listen", args.admin_listen).await?;

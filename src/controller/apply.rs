@@ -2,6 +2,8 @@
 //! before, and a process that ends between any two leaves nothing that the next one doesn't
 //! finish or remove.
 
+use std::time::Instant;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
@@ -100,6 +102,7 @@ pub async fn make(
     let Some(kubeconfig) = &target.kubeconfig else { return Ok(Made::Failed(Failure::NoKubeconfig, None)) };
     ctx.plane.check_leading("make a binding")?;
     let mut pin = None;
+    let began = Instant::now();
     let mut granted = grant(ctx, binding, owner, target, kubeconfig, terms, &mut pin).await;
     if ctx.note(&binding.spec.instance_id, kubeconfig, &granted).await {
         granted = grant(ctx, binding, owner, target, kubeconfig, terms, &mut pin).await;
@@ -110,6 +113,7 @@ pub async fn make(
         (Ok(_), _) => return Ok(Made::ClusterReplaced),
         (Err(failure), pin) => return Ok(Made::Failed(failure, pin)),
     };
+    ctx.metrics.bind_phase("grant", began.elapsed());
     let latest = ctx.store.get(&ObjectRef::from_obj(binding));
     let Some(latest) = latest.filter(|latest| latest.uid() == binding.uid()) else {
         // Deleted past our finalizer while this was made, so whoever cleans up may have been faster
@@ -126,7 +130,10 @@ pub async fn make(
         return Ok(Made::Overtaken);
     }
     let secret = credentials::secret(binding, &owner.binding, owner.labels(), &text, now, expires_at);
-    match store(ctx, binding, owner, &secret, terms).await? {
+    let began = Instant::now();
+    let stored = store(ctx, binding, owner, &secret, terms).await?;
+    ctx.metrics.bind_phase("secret", began.elapsed());
+    match stored {
         Stored::Yes => Ok(Made::Issued(Issue { expires_at, pin, secret: owner.binding.object_name() })),
         Stored::Overtaken => Ok(Made::Overtaken),
         Stored::Foreign => Ok(Made::ForeignSecret),

@@ -13,6 +13,22 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::Phase;
 use crate::clock;
+use crate::telemetry::metrics::Described;
+
+/// What is collected.
+pub const DESCRIBED: [Described; 3] = [BINDINGS, LEADER, OLDEST];
+
+const BINDINGS: Described = gauge("bindings", &["phase"], "Bindings by phase");
+const LEADER: Described = gauge("leader", &[], "Whether this process reconciles (1) or stands by (0)");
+const OLDEST: Described = gauge(
+    "oldest_expired_uncleaned_seconds",
+    &[],
+    "Age of the oldest binding whose time is over and which is not removed yet",
+);
+
+const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Described {
+    Described { name, kind: MetricType::Gauge, labels, help }
+}
 
 /// Collects from the controller's store.
 pub struct Gauges {
@@ -48,22 +64,14 @@ impl Collector for Gauges {
                 overdue = overdue.max(now.as_second() - expired.as_second());
             }
         }
-        let mut family =
-            encoder.encode_descriptor("bindings", "Bindings by phase", None, MetricType::Gauge)?;
+        let mut family = encoder.encode_descriptor(BINDINGS.name, BINDINGS.help, None, BINDINGS.kind)?;
         for phase in Phase::ALL {
             let count = ConstGauge::new(phases.get(phase).copied().unwrap_or(0));
             count.encode(family.encode_family(&[("phase", phase.as_str())])?)?;
         }
         let leading = ConstGauge::new(i64::from(self.leading.load(Ordering::Relaxed)));
-        let help = "Whether this process reconciles (1) or stands by (0)";
-        leading.encode(encoder.encode_descriptor("leader", help, None, MetricType::Gauge)?)?;
-        let help = "Age of the oldest binding whose time is over and which is not removed yet";
+        leading.encode(encoder.encode_descriptor(LEADER.name, LEADER.help, None, LEADER.kind)?)?;
         let oldest = ConstGauge::new(overdue);
-        oldest.encode(encoder.encode_descriptor(
-            "oldest_expired_uncleaned_seconds",
-            help,
-            None,
-            MetricType::Gauge,
-        )?)
+        oldest.encode(encoder.encode_descriptor(OLDEST.name, OLDEST.help, None, OLDEST.kind)?)
     }
 }

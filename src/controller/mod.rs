@@ -173,7 +173,13 @@ impl BindingController {
             ledger: ledger.clone(),
             secrets: secrets.clone(),
             instances: instances.clone(),
-            clients: Clients::new(client.clone(), &settings.instance_namespace, Deadlines::default(), gate),
+            clients: Clients::new(
+                client.clone(),
+                &settings.instance_namespace,
+                Deadlines::default(),
+                gate,
+                metrics.clone(),
+            ),
             health: Health::default(),
             recorder: Recorder::new(client.clone(), reporter),
             metrics: metrics.clone(),
@@ -257,6 +263,7 @@ async fn guarded(
     metrics: Arc<Metrics>,
 ) -> Result<Action, Error> {
     let began = Instant::now();
+    let _under_way = metrics.reconcile();
     // It goes on in the trace of the request that made the binding.
     let span = tracing::info_span!(
         "reconcile",

@@ -1,7 +1,7 @@
 //! One round for one binding: gather the facts, decide, act, write the status.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -149,8 +149,10 @@ impl Round<'_> {
         let terms = Terms::first(self.binding, self.ends);
         match apply::make(self.ctx, self.binding, &self.owner, target, terms).await? {
             Made::Issued(issue) => {
-                let until = issue.expires_at;
+                let (until, began) = (issue.expires_at, Instant::now());
                 self.settle(Outcome::Issued(issue)).await?;
+                self.ctx.metrics.bind_phase("status", began.elapsed());
+                self.ctx.metrics.bound("issued");
                 tracing::info!(
                     binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id, "kubeconfig issued"
                 );
@@ -176,6 +178,7 @@ impl Round<'_> {
             // What can't be removed now is removed with the binding.
             self.revoke(target).await?;
         }
+        self.ctx.metrics.bound("retried");
         self.retry(Outcome::Failing(reason(failure), failure.to_string(), pin)).await
     }
 
@@ -194,6 +197,9 @@ impl Round<'_> {
             apply::delete_secret(self.ctx, &self.owner).await?;
         }
         let action = self.settle(Outcome::Failed(why, message.clone())).await?;
+        if !decide::is_issued(self.binding) {
+            self.ctx.metrics.bound("failed");
+        }
         // Not before it is written: until then it may be taken for an issued one and made again.
         self.ctx.ledger.lock().release(&self.owner.uid);
         let event = if why == Reason::ForeignObject { "OwnershipConflict" } else { why.as_str() };
@@ -225,18 +231,22 @@ impl Round<'_> {
             reason = why.as_str(), "binding rejected"
         );
         let action = self.settle(Outcome::Rejected(why, message.clone())).await?;
+        self.ctx.metrics.bound("rejected");
         self.ctx.tell_applicant(self.binding, EventType::Warning, "Rejected", message).await;
         Ok(action)
     }
 
     async fn remove(&self, removal: Removal) -> Result<Action, Error> {
+        let mut result = "removed";
         match removal {
             Removal::Nothing => {}
             Removal::Later(why) => {
+                self.ctx.metrics.unbound("retried");
                 let message = "the managed cluster can't be reached for the moment, so what was made in it is not removed yet";
                 return self.retry(Outcome::Removing(why, message.to_owned())).await;
             }
             Removal::GiveUp(why) => {
+                result = "abandoned";
                 self.give_up(why).await;
                 apply::delete_secret(self.ctx, &self.owner).await?;
             }
@@ -247,9 +257,17 @@ impl Round<'_> {
                 );
                 deleted?;
                 match revoked? {
-                    Revoked::Gone => {}
-                    Revoked::ClusterReplaced => self.give_up(GiveUp::ClusterReplaced).await,
+                    Revoked::Gone => {
+                        if let Some(ended) = self.binding.expires_at() {
+                            self.ctx.metrics.revoked(ended, clock::now());
+                        }
+                    }
+                    Revoked::ClusterReplaced => {
+                        result = "abandoned";
+                        self.give_up(GiveUp::ClusterReplaced).await;
+                    }
                     Revoked::Failed(failure) => {
+                        self.ctx.metrics.unbound("retried");
                         let message = format!("{failure}; what was made for this binding is not removed yet");
                         self.ctx.warn(self.binding, "CleanupFailed", "Unbind", message.clone()).await;
                         return self.retry(Outcome::Removing(reason(&failure), message)).await;
@@ -260,6 +278,7 @@ impl Round<'_> {
         // Said before, since the watch may tell of the end before the call returns.
         self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.released = true);
         self.ctx.plane.remove_finalizer(self.binding).await?;
+        self.ctx.metrics.unbound(result);
         tracing::info!(binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id, "binding removed");
         Ok(Action::await_change())
     }

@@ -14,6 +14,7 @@ use super::kubeconfig::{self, Access};
 use super::wire::{Gate, Wire};
 use crate::failpoint;
 use crate::instances::state::KubeconfigRef;
+use crate::telemetry::metrics::{Held, Metrics};
 
 /// Key of the kubeconfig in its Secret.
 const KUBECONFIG_KEY: &str = "config";
@@ -47,6 +48,8 @@ pub struct Cluster {
     pub id: String,
     /// How it is reached, for the kubeconfigs that are handed out.
     pub access: Access,
+    /// It is counted for as long as it is kept.
+    _counted: Held,
 }
 
 /// The clients of all managed clusters.
@@ -54,6 +57,7 @@ pub struct Clients {
     secrets: Api<Secret>,
     deadlines: Deadlines,
     gate: Gate,
+    metrics: Arc<Metrics>,
     clusters: Cache<KubeconfigRef, Arc<Cluster>>,
     /// For each Secret the version whose client was made last.
     newest: Cache<String, String>,
@@ -62,11 +66,18 @@ pub struct Clients {
 impl Clients {
     /// Reads kubeconfig Secrets in `namespace` of the control plane.
     #[must_use]
-    pub fn new(control_plane: Client, namespace: &str, deadlines: Deadlines, gate: Gate) -> Self {
+    pub fn new(
+        control_plane: Client,
+        namespace: &str,
+        deadlines: Deadlines,
+        gate: Gate,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             secrets: Api::namespaced(control_plane, namespace),
             deadlines,
             gate,
+            metrics,
             clusters: Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(IDLE).build(),
             newest: Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(IDLE).build(),
         }
@@ -78,14 +89,22 @@ impl Clients {
     /// # Errors
     /// When the kubeconfig is missing or refused, or the cluster doesn't tell its id.
     pub async fn get(&self, kubeconfig: &KubeconfigRef) -> Result<Arc<Cluster>, Failure> {
-        self.clusters
+        let mut asked = false;
+        let found = self
+            .clusters
             .try_get_with(kubeconfig.clone(), async {
+                asked = true;
                 let cluster = self.connect(&kubeconfig.secret).await?;
                 self.supersede(kubeconfig).await;
                 Ok::<_, Failure>(cluster)
             })
-            .await
-            .map_err(|failure: Arc<Failure>| (*failure).clone())
+            .await;
+        self.metrics.client_lookup(match &found {
+            Err(_) => "error",
+            Ok(_) if asked => "miss",
+            Ok(_) => "hit",
+        });
+        found.map_err(|failure: Arc<Failure>| (*failure).clone())
     }
 
     /// Whether the cluster answers at this moment.
@@ -123,9 +142,9 @@ impl Clients {
         config.write_timeout = Some(self.deadlines.call);
         config.reset_reader_on_write = true;
         let client = Client::try_from(config).map_err(|_| kubeconfig::Refusal::Credentials)?;
-        let wire = Wire::new(client, self.deadlines.call, self.gate.clone());
+        let wire = Wire::new(client, self.deadlines.call, self.gate.clone(), self.metrics.clone());
         let id = cluster_id(&wire).await?;
-        Ok(Arc::new(Cluster { wire, id, access }))
+        Ok(Arc::new(Cluster { wire, id, access, _counted: self.metrics.client() }))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::failure::{Failure, Misbehaviour, Unreachable};
 use crate::failpoint;
+use crate::telemetry::metrics::Metrics;
 
 /// Most of an answer that is read, bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
@@ -26,6 +27,7 @@ pub struct Wire {
     deadline: Duration,
     calls: Semaphore,
     gate: Gate,
+    metrics: Arc<Metrics>,
 }
 
 /// Says whether this process may still change anything.
@@ -42,8 +44,8 @@ impl Wire {
     /// Calls end `deadline` after they begin, answered or not; those that change anything are made
     /// only while the gate is open.
     #[must_use]
-    pub fn new(client: Client, deadline: Duration, gate: Gate) -> Self {
-        Self { client, deadline, calls: Semaphore::new(MAX_CALLS), gate }
+    pub fn new(client: Client, deadline: Duration, gate: Gate, metrics: Arc<Metrics>) -> Self {
+        Self { client, deadline, calls: Semaphore::new(MAX_CALLS), gate, metrics }
     }
 
     /// Sends one request and reads the whole answer.
@@ -51,6 +53,7 @@ impl Wire {
     /// # Errors
     /// When there is no answer in time, none at all, or one that is too large.
     pub async fn call(&self, request: Request<Vec<u8>>) -> Result<Answer, Failure> {
+        let (began, verb) = (Instant::now(), verb(request.method()));
         let name = failpoint::name_of(&request);
         let exchange = async {
             // Waiting counts: one slow cluster shall not collect callers. Never closed.
@@ -75,7 +78,9 @@ impl Wire {
             Ok(Answer { status, body })
         };
         let exchange = failpoint::around("managed", name, exchange);
-        tokio::time::timeout(self.deadline, exchange).await.unwrap_or(Err(Failure::TimedOut))
+        let answer = tokio::time::timeout(self.deadline, exchange).await.unwrap_or(Err(Failure::TimedOut));
+        self.metrics.managed_cluster_call(verb, result(&answer), began.elapsed());
+        answer
     }
 }
 
@@ -98,6 +103,34 @@ impl Answer {
     /// [`Misbehaviour::Form`] when it isn't one.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         serde_json::from_slice(&self.body).map_err(|_| Failure::Misbehaves(Misbehaviour::Form))
+    }
+}
+
+/// A label of few values.
+fn verb(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "get",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => "other",
+    }
+}
+
+/// A label of few values.
+fn result(answer: &Result<Answer, Failure>) -> &'static str {
+    match answer {
+        Ok(answer) => match answer.status.as_u16() {
+            200..300 => "2xx",
+            400..500 => "4xx",
+            500..600 => "5xx",
+            _ => "other",
+        },
+        Err(Failure::TimedOut) => "timeout",
+        Err(Failure::Unreachable(_)) => "unreachable",
+        Err(Failure::NotLeading) => "not_leading",
+        Err(_) => "misbehaves",
     }
 }
 
@@ -150,6 +183,19 @@ mod tests {
         assert_eq!(no_answer(&tls), Failure::Unreachable(Unreachable::Tls));
         assert_eq!(no_answer(&Error::from(ErrorKind::TimedOut)), Failure::TimedOut);
         assert_eq!(no_answer(&Error::other("remote text")), Failure::Unreachable(Unreachable::NoConnection));
+    }
+
+    #[test]
+    fn labels_are_few() {
+        let of = |code: u16| {
+            let status = StatusCode::from_u16(code).unwrap();
+            result(&Ok(Answer { status, body: Vec::new() }))
+        };
+        assert_eq!([201, 302, 404, 503, 999].map(of), ["2xx", "other", "4xx", "5xx", "other"]);
+        assert_eq!(result(&Err(Failure::TimedOut)), "timeout");
+        assert_eq!(result(&Err(Failure::Unreachable(Unreachable::Tls))), "unreachable");
+        assert_eq!(result(&Err(Failure::Misbehaves(Misbehaviour::TooLarge))), "misbehaves");
+        assert_eq!((verb(&Method::POST), verb(&Method::TRACE)), ("create", "other"));
     }
 
     #[test]

@@ -6,6 +6,18 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::runtime::Handle;
 
+use super::metrics::Described;
+
+/// What is collected.
+pub const DESCRIBED: [Described; 1] = [TASKS];
+
+const TASKS: Described = Described {
+    name: "tasks",
+    kind: MetricType::Gauge,
+    labels: &[],
+    help: "Tasks that have begun and not ended",
+};
+
 /// Collects from a runtime.
 #[derive(Debug)]
 pub struct Tasks(pub Handle);
@@ -13,7 +25,6 @@ pub struct Tasks(pub Handle);
 impl Collector for Tasks {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         let alive = i64::try_from(self.0.metrics().num_alive_tasks()).unwrap_or(i64::MAX);
-        let help = "Tasks that have begun and not ended";
-        ConstGauge::new(alive).encode(encoder.encode_descriptor("tasks", help, None, MetricType::Gauge)?)
+        ConstGauge::new(alive).encode(encoder.encode_descriptor(TASKS.name, TASKS.help, None, TASKS.kind)?)
     }
 }
