@@ -8,6 +8,8 @@ mod cleanup;
 mod clock;
 pub mod config;
 pub mod controller;
+#[cfg(test)]
+mod described;
 mod descriptors;
 mod ending;
 mod failpoint;
