@@ -45,6 +45,7 @@ impl Binaries {
 const KUBERNETES: Module = Module {
     directory: "kubernetes",
     kept: "kubernetes-v1.36.3-etcd-v3.6.8",
+    tags: "",
     ldflags: || {
         // Kubernetes takes its version from the linker; kubectl and the API server compare them.
         let mut parts = KUBERNETES_VERSION.split('.');

@@ -22,6 +22,7 @@ pub mod pki;
 pub mod playground;
 pub mod process;
 pub mod programs;
+pub mod prometheus;
 pub mod relay;
 pub mod rights;
 pub mod stage;

@@ -70,6 +70,8 @@ pub struct Module {
     pub directory: &'static str,
     /// Where its programs are kept in the cache: their versions are part of the name.
     pub kept: &'static str,
+    /// Build tags, separated by commas.
+    pub tags: &'static str,
     /// What the linker is told.
     pub ldflags: fn() -> String,
 }
@@ -198,7 +200,7 @@ async fn run_go(program: &Program, directory: &Path, kept: &Path) -> Result<(), 
 fn go_build(program: &Program, output: &Path) -> Command {
     let mut command = Command::new("go");
     command
-        .args(["build", "-ldflags"])
+        .args(["build", "-tags", program.module.tags, "-ldflags"])
         .arg((program.module.ldflags)())
         .arg("-o")
         .args([output.as_os_str(), OsStr::new(program.package)])
