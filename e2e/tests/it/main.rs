@@ -14,6 +14,7 @@ mod contract;
 mod control_plane;
 mod crash;
 mod crd;
+mod dashboard;
 mod dead_clusters;
 mod docs;
 mod failover;
