@@ -178,7 +178,6 @@ impl Round<'_> {
             // What can't be removed now is removed with the binding.
             self.revoke(target).await?;
         }
-        self.ctx.metrics.bound("retried");
         self.retry(Outcome::Failing(reason(failure), failure.to_string(), pin)).await
     }
 
@@ -237,11 +236,10 @@ impl Round<'_> {
     }
 
     async fn remove(&self, removal: Removal) -> Result<Action, Error> {
-        let mut result = "removed";
+        let (mut result, mut expired) = ("removed", None);
         match removal {
             Removal::Nothing => {}
             Removal::Later(why) => {
-                self.ctx.metrics.unbound("retried");
                 let message = "the managed cluster can't be reached for the moment, so what was made in it is not removed yet";
                 return self.retry(Outcome::Removing(why, message.to_owned())).await;
             }
@@ -257,17 +255,12 @@ impl Round<'_> {
                 );
                 deleted?;
                 match revoked? {
-                    Revoked::Gone => {
-                        if let Some(ended) = self.binding.expires_at() {
-                            self.ctx.metrics.revoked(ended, clock::now());
-                        }
-                    }
+                    Revoked::Gone => expired = self.binding.expires_at().map(|ended| (ended, clock::now())),
                     Revoked::ClusterReplaced => {
                         result = "abandoned";
                         self.give_up(GiveUp::ClusterReplaced).await;
                     }
                     Revoked::Failed(failure) => {
-                        self.ctx.metrics.unbound("retried");
                         let message = format!("{failure}; what was made for this binding is not removed yet");
                         self.ctx.warn(self.binding, "CleanupFailed", "Unbind", message.clone()).await;
                         return self.retry(Outcome::Removing(reason(&failure), message)).await;
@@ -279,6 +272,9 @@ impl Round<'_> {
         self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.released = true);
         self.ctx.plane.remove_finalizer(self.binding).await?;
         self.ctx.metrics.unbound(result);
+        if let Some((ended, revoked)) = expired {
+            self.ctx.metrics.revoked(ended, revoked);
+        }
         tracing::info!(binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id, "binding removed");
         Ok(Action::await_change())
     }
@@ -308,6 +304,12 @@ impl Round<'_> {
     /// looks at it when its time is up.
     pub(super) async fn retry(&self, outcome: Outcome) -> Result<Action, Error> {
         self.write(&outcome).await?;
+        match outcome {
+            Outcome::Removing(..) => self.ctx.metrics.unbound("retried"),
+            // One that is issued is only mended.
+            _ if decide::is_issued(self.binding) => {}
+            _ => self.ctx.metrics.bound("retried"),
+        }
         let mut wait = Duration::ZERO;
         self.ctx.ledger.lock().update(&self.owner.uid, |entry| {
             wait = entry.backoff.fail(self.with.clone(), clock::now(), rand::random());

@@ -104,4 +104,12 @@ async fn a_cluster_that_was_dead_for_long_is_noticed_within_seconds() {
     println!("recovered {:?} after the API server was up", up.elapsed());
     assert_eq!(prove(&kubeconfig).await.unwrap(), "back");
     assert!(operator.log().contains("the managed cluster answers again"));
+    let (_, metrics) = operator.admin("/metrics").await.unwrap();
+    for series in [
+        r#"kyma_bindings_managed_cluster_requests_total{verb="get",result="unreachable"} "#,
+        r#"kyma_bindings_managed_cluster_client_lookups_total{result="error"} "#,
+        r#"kyma_bindings_binds_total{result="retried"} "#,
+    ] {
+        assert!(metrics.contains(series), "{series} is not in\n{metrics}");
+    }
 }

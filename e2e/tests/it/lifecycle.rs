@@ -133,6 +133,12 @@ async fn an_expired_binding_is_gone_within_two_seconds() {
     prove_refused(kubeconfig).await.unwrap();
     assert_eq!(objects(&world().await.managed, "expired-1").await, 0);
     assert_eq!(operator.osb().fetch(&instance, "expired-1").await.unwrap().status, 404);
+    eventually("the lag to be counted", SOON, async || {
+        let (_, metrics) = operator.admin("/metrics").await.map_err(|e| e.to_string())?;
+        if metrics.contains("kyma_bindings_expiry_lag_seconds_count 1\n") { Ok(()) } else { Err(metrics) }
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]

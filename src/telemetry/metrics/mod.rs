@@ -90,7 +90,7 @@ impl Default for Metrics {
             reconcile_duration: c.duration("reconcile_duration_seconds", "Time of a reconcile"),
             reconciles_in_flight: c.gauge("reconciles_in_flight", "Reconciles under way; none waits for another, so this is the queue's depth"),
             binds: c.counters("binds", "Tries to make a binding by result: issued, rejected, failed (for good), retried"),
-            unbinds: c.counters("unbinds", "Tries to remove a binding by result: removed, abandoned, retried"),
+            unbinds: c.counters("unbinds", "Tries to remove a binding, rejected ones too, by result: removed, abandoned, retried"),
             bind_phases: c.durations("bind_phase_duration_seconds", "Time of the parts of a bind in the controller: grant (managed cluster), secret, status"),
             expiry_lag: c.long_duration("expiry_lag_seconds", "Time from the end of a kubeconfig to its access being seen gone"),
             limit_rejections: c.counter("limit_rejections", "Bindings rejected by the limit"),
