@@ -19,6 +19,8 @@ async fn in_the_middle_of_fifty_bindings() {
         let kubeconfig = world.managed.admin_kubeconfig();
         stage.register(&format!("i-restart-{i}"), &format!("r-restart-{i}"), &kubeconfig).await.unwrap();
     }
+    // Those of one instance can't be ready before the kill, however late it comes.
+    stage.rotate("r-restart-4", None).await.unwrap();
     let names: Vec<_> = (0..50).map(|i| format!("restart-{i}")).collect();
     let operator = stage.operator(program(), &[]).await.unwrap();
     let apply = async |i: usize| stage.apply(&names[i], &format!("i-restart-{}", i % 5), None).await.unwrap();
@@ -34,7 +36,8 @@ async fn in_the_middle_of_fifty_bindings() {
     };
     tokio::join!(applied, kill);
     let before = ready(&stage).await;
-    assert!(before.len() < 50, "the kill came too late to prove anything");
+    assert!((1..50).contains(&before.len()), "{} were ready", before.len());
+    stage.rotate("r-restart-4", Some(&world.managed.admin_kubeconfig())).await.unwrap();
 
     let operator = stage.operator(program(), &[]).await.unwrap();
     let kubeconfigs = join_all(names.iter().map(|name| stage.ready(name))).await;
