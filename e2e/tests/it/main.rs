@@ -7,6 +7,7 @@ mod asynchronous;
 mod auth;
 mod bounds;
 mod browser;
+mod chart;
 mod cleanup;
 mod clocks;
 mod cluster_changes;

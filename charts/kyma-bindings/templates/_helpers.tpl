@@ -1,0 +1,106 @@
+{{- define "kyma-bindings.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "kyma-bindings.fullname" -}}
+{{- $name := include "kyma-bindings.name" . }}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name }}
+{{- .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "kyma-bindings.namespace" -}}
+{{- default .Release.Namespace .Values.config.namespace }}
+{{- end }}
+
+{{- define "kyma-bindings.selector" -}}
+app.kubernetes.io/name: {{ include "kyma-bindings.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "kyma-bindings.labels" -}}
+{{ include "kyma-bindings.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- /* Takes root, name, and if wished component, namespace, labels, annotations. */}}
+{{- define "kyma-bindings.metadata" -}}
+{{- $root := .root -}}
+metadata:
+  name: {{ .name }}
+  namespace: {{ default $root.Release.Namespace .namespace }}
+  labels:
+    {{- include "kyma-bindings.labels" $root | nindent 4 }}
+    {{- with .component }}
+    app.kubernetes.io/component: {{ . }}
+    {{- end }}
+    {{- with .labels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- with merge (dict) (default (dict) .annotations) $root.Values.commonAnnotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+
+{{- define "kyma-bindings.image" -}}
+{{- $tag := default .Chart.AppVersion .Values.image.tag -}}
+{{ required "image.repository must be set: no image is published yet" .Values.image.repository }}:{{ $tag }}
+{{- with .Values.image.digest }}@{{ . }}{{ end }}
+{{- end }}
+
+{{- define "kyma-bindings.account" -}}
+{{- $root := .root }}
+{{- $name := printf "%s-%s" (include "kyma-bindings.fullname" $root) .component }}
+{{- if $root.Values.serviceAccount.create }}
+{{- $name }}
+{{- else if eq .component "broker" }}
+{{- required "serviceAccount.brokerName must be set when serviceAccount.create is false" $root.Values.serviceAccount.brokerName }}
+{{- else }}
+{{- required "serviceAccount.controllerName must be set when serviceAccount.create is false" $root.Values.serviceAccount.controllerName }}
+{{- end }}
+{{- end }}
+
+{{- define "kyma-bindings.components" -}}
+{{- if .Values.single }}all{{ else }}broker,controller{{ end }}
+{{- end }}
+
+{{- define "kyma-bindings.check" -}}
+{{- $auth := .Values.auth }}
+{{- if not $auth.methods }}
+{{- fail "auth.methods must be set: [basic], [jwt], both, or [none] with auth.allowAnonymous=true, which hands out clusters' keys to anybody who can connect" }}
+{{- end }}
+{{- if has "none" $auth.methods }}
+{{- if gt (len $auth.methods) 1 }}{{ fail "auth.methods: none must be the only one" }}{{ end }}
+{{- if not $auth.allowAnonymous }}
+{{- fail "auth.methods=[none] hands out clusters' keys to anybody who can connect: set auth.allowAnonymous=true if that is meant" }}
+{{- end }}
+{{- else if $auth.allowAnonymous }}{{ fail "auth.allowAnonymous has a meaning only with auth.methods=[none]" }}
+{{- end }}
+{{- if has "basic" $auth.methods }}
+{{- if not $auth.basic.existingSecret }}{{ fail "auth.basic.existingSecret must be set for basic: a Secret with users and bcrypt hashes, as `htpasswd -B` writes them" }}{{ end }}
+{{- if not (or .Values.tls.existingSecret $auth.basic.allowWithoutTls) }}
+{{- fail "basic takes passwords: set tls.existingSecret, or auth.basic.allowWithoutTls=true if something in front speaks TLS" }}
+{{- end }}
+{{- end }}
+{{- if and (has "jwt" $auth.methods) (not (and $auth.jwt.issuer $auth.jwt.audience)) }}
+{{- fail "auth.jwt.issuer and auth.jwt.audience must be set for jwt" }}
+{{- end }}
+{{- if and $auth.jwt.jwksExistingSecret $auth.jwt.caExistingSecret }}
+{{- fail "auth.jwt.caExistingSecret has no meaning with auth.jwt.jwksExistingSecret: nothing is fetched then" }}
+{{- end }}
+{{- with .Values.podDisruptionBudget }}
+{{- if and (ne .minAvailable nil) (ne .maxUnavailable nil) }}
+{{- fail "podDisruptionBudget: set minAvailable or maxUnavailable, and the other one to null" }}
+{{- end }}
+{{- end }}
+{{- end }}

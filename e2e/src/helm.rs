@@ -1,0 +1,64 @@
+//! Helm, with which the tests render the chart: found in `KUBEBUILDER_ASSETS`, or built once and kept.
+
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use anyhow::{Context as _, Result};
+use tokio::process::Command;
+use tokio::sync::OnceCell;
+
+use crate::binaries::KUBERNETES_VERSION;
+use crate::programs::{BinariesError, Module, Program};
+
+/// The version in `helm/go.mod`, without the leading `v`.
+const HELM_VERSION: &str = "4.3.1";
+
+const HELM_MODULE: Module = Module { directory: "helm", kept: "helm-v4.3.1", ldflags: String::new, tags: "" };
+const HELM: Program = Program {
+    name: "helm",
+    package: "helm.sh/helm/v4/cmd/helm",
+    module: &HELM_MODULE,
+    version: HELM_VERSION,
+    duration: "about three minutes",
+    // Another version may render or refuse otherwise.
+    from_path: false,
+};
+
+/// The directory of the chart.
+#[must_use]
+pub fn chart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/kyma-bindings")
+}
+
+/// Renders the chart as release `kb` in the namespace `kyma-bindings`. A refusal is not an error here:
+/// see the status and output.
+///
+/// # Errors
+/// When Helm can't be had or run.
+pub async fn template(args: &[&str]) -> Result<Output> {
+    static FOUND: OnceCell<Result<PathBuf, BinariesError>> = OnceCell::const_new();
+    let helm = FOUND.get_or_init(|| HELM.find_or_build()).await.clone()?;
+    Command::new(&helm)
+        .args(["template", "kb"])
+        .arg(chart())
+        .args(["--namespace", "kyma-bindings", "--kube-version", KUBERNETES_VERSION])
+        .args(args)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .with_context(|| helm.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_that_of_the_go_module() {
+        let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("helm/go.mod");
+        let module = std::fs::read_to_string(module).unwrap();
+        assert_eq!(HELM_MODULE.kept, format!("helm-v{HELM_VERSION}"));
+        assert!(module.contains(&format!("helm.sh/helm/v4 v{HELM_VERSION}\n")));
+    }
+}

@@ -1,0 +1,127 @@
+//! The Helm chart: what it renders, and what it refuses.
+
+use std::fs;
+use std::path::PathBuf;
+
+use clap::CommandFactory as _;
+use e2e::helm::{chart, template};
+use kyma_bindings::config::{Cli, Command};
+
+/// The least that must be said.
+const LEAST: [&str; 4] = [
+    "--set",
+    "image.repository=registry.example/kyma-bindings",
+    "--set",
+    "auth.methods={none},auth.allowAnonymous=true",
+];
+
+async fn rendered(args: &[&str]) -> String {
+    let output = template(args).await.unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+async fn refusal(args: &[&str]) -> String {
+    let output = template(args).await.unwrap();
+    assert!(!output.status.success(), "{args:?} is accepted");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn read(path: impl Into<PathBuf>) -> String {
+    let path = path.into();
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+#[test]
+fn the_chart_is_of_the_programs_version_and_has_its_crd() {
+    let version = env!("CARGO_PKG_VERSION");
+    let description = read(chart().join("Chart.yaml"));
+    assert!(description.contains(&format!("\nversion: {version}\nappVersion: {version}\n")), "{description}");
+    assert_eq!(read(chart().join("files/crd.yaml")), read(chart().join("../../crds/kymabindings.yaml")));
+}
+
+#[tokio::test]
+async fn the_crd_can_be_kept_left_out_and_removed() {
+    let crd = read(chart().join("files/crd.yaml"));
+    let removed = rendered(&[&LEAST[..], &["--set", "crds.keep=false"]].concat()).await;
+    assert!(removed.contains(crd.trim()), "the CRD as it is");
+    let kept = rendered(&LEAST).await;
+    assert!(kept.contains("    helm.sh/resource-policy: keep\n  labels:\n    servicebinding.io"), "{kept}");
+    let without = rendered(&[&LEAST[..], &["--set", "crds.install=false"]].concat()).await;
+    assert!(!without.contains("CustomResourceDefinition"));
+}
+
+#[tokio::test]
+async fn what_would_let_strangers_in_or_cannot_work_is_refused() {
+    let image = ["--set", "image.repository=r.example/i"];
+    for (values, message) in [
+        ("image.tag=x", "auth.methods must be set"),
+        ("auth.methods={none}", "set auth.allowAnonymous=true if that is meant"),
+        ("auth.methods={none,basic}", "none must be the only one"),
+        ("auth.methods={basic}", "auth.basic.existingSecret must be set"),
+        ("auth.methods={basic},auth.basic.existingSecret=s", "set tls.existingSecret, or"),
+        ("auth.methods={jwt}", "auth.jwt.issuer and auth.jwt.audience must be set"),
+        (
+            "auth.methods={none},auth.allowAnonymous=true,podDisruptionBudget.minAvailable=1",
+            "minAvailable or maxUnavailable",
+        ),
+        ("auth.methods={none},auth.allowAnonymous=true,image.repository=", "image.repository must be set"),
+    ] {
+        let refused = refusal(&[&image[..], &["--set", values]].concat()).await;
+        assert!(refused.contains(message), "{values}: {message} is not in: {refused}");
+    }
+}
+
+/// Flags that no value of `config` sets, and why.
+const OTHERWISE: [(&str, &str); 16] = [
+    ("role", "which Deployment it is"),
+    ("kubeconfig", "the pod's own account"),
+    ("listen", "the Service's port leads to it"),
+    ("admin-listen", "the probes' port"),
+    ("namespace", "config.namespace, or the release's"),
+    ("auth", "auth.methods"),
+    ("allow-anonymous", "auth.allowAnonymous"),
+    ("htpasswd-file", "auth.basic.existingSecret"),
+    ("allow-basic-without-tls", "auth.basic.allowWithoutTls"),
+    ("jwt-issuer", "auth.jwt.issuer"),
+    ("jwt-audience", "auth.jwt.audience"),
+    ("jwt-scope", "auth.jwt.scope"),
+    ("jwt-jwks-file", "auth.jwt.jwksExistingSecret"),
+    ("jwt-ca-file", "auth.jwt.caExistingSecret"),
+    ("catalog", "catalog"),
+    ("tls-cert", "tls.existingSecret"),
+];
+
+#[tokio::test]
+async fn each_flag_has_a_value_with_the_programs_default() {
+    let rendered = rendered(&LEAST).await;
+    let command = Cli::command();
+    let run = command.find_subcommand("run").unwrap();
+    for flag in run.get_arguments() {
+        let Some(name) = flag.get_long() else { continue };
+        if name == "help" || name == "tls-key" || OTHERWISE.iter().any(|(other, _)| *other == name) {
+            continue;
+        }
+        let default = flag.get_default_values().first().unwrap_or_else(|| panic!("--{name} has no value"));
+        let default = if name == "log-format" { "json" } else { default.to_str().unwrap() };
+        let line = format!("- \"--{name}={default}\"\n");
+        assert!(rendered.contains(&line), "{line} is not in: {rendered}");
+    }
+}
+
+#[tokio::test]
+async fn the_program_takes_the_arguments_that_are_rendered() {
+    for values in fs::read_dir(chart().join("ci")).unwrap() {
+        let rendered = rendered(&["--values", values.unwrap().path().to_str().unwrap()]).await;
+        let mut pods = 0;
+        for pod in rendered.split("\n          args:\n").skip(1) {
+            let args = pod.lines().map_while(|line| line.strip_prefix("            - "));
+            let args = args.map(|arg| arg.trim_matches('"'));
+            let cli = <Cli as clap::Parser>::try_parse_from(["kyma-bindings"].into_iter().chain(args));
+            let Command::Run(run) = cli.unwrap().command else { panic!("not run") };
+            run.check().unwrap();
+            pods += 1;
+        }
+        assert_eq!(pods, rendered.matches("kind: Deployment\n").count(), "{rendered}");
+    }
+}
