@@ -8,6 +8,7 @@ mod auth;
 mod bounds;
 mod browser;
 mod chart;
+mod chart_golden;
 mod chart_schema;
 mod cleanup;
 mod clocks;

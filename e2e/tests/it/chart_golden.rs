@@ -1,0 +1,99 @@
+//! What the chart renders for each file of values in `ci`, word by word, and that an API server takes it.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use e2e::helm::{chart, template};
+
+use crate::world::world;
+
+/// Set it to have the expected files written anew.
+const UPDATE: &str = "KYMA_BINDINGS_UPDATE_GOLDEN";
+
+fn cases() -> Vec<PathBuf> {
+    let files = fs::read_dir(chart().join("ci")).unwrap();
+    let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 3, "{files:?}");
+    files
+}
+
+async fn rendered(values: &Path) -> String {
+    let output = template(&["--values", values.to_str().unwrap()]).await.unwrap();
+    assert!(output.status.success(), "{}: {}", values.display(), String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn golden(values: &Path) -> PathBuf {
+    let name = values.file_name().unwrap().to_str().unwrap().replace("-values", "");
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+#[tokio::test]
+async fn what_is_rendered_is_what_is_expected() {
+    for values in cases() {
+        let (rendered, golden) = (rendered(&values).await, golden(&values));
+        if env::var_os(UPDATE).is_some() {
+            fs::create_dir_all(golden.parent().unwrap()).unwrap();
+            fs::write(&golden, &rendered).unwrap();
+        }
+        let expected = fs::read_to_string(&golden).unwrap_or_default();
+        let differs = rendered.lines().zip(expected.lines()).find(|(is, was)| is != was);
+        assert!(rendered == expected, "{}: {differs:?}; {UPDATE}=1 writes it anew", golden.display());
+    }
+}
+
+#[tokio::test]
+async fn an_api_server_takes_it_and_holds_the_pods_for_restricted() {
+    let control = &world().await.control;
+    let namespaces = control.dir().join("chart-namespaces.yaml");
+    let namespace = |name| {
+        format!(
+            "---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n  labels:\n    \
+             pod-security.kubernetes.io/warn: restricted\n"
+        )
+    };
+    fs::write(&namespaces, [namespace("kyma-bindings"), namespace("kcp-system")].concat()).unwrap();
+    control.kubectl(&["apply", "-f", namespaces.to_str().unwrap()]).await.unwrap();
+    for values in cases() {
+        let file = control.dir().join(format!("chart-{}", values.file_name().unwrap().to_str().unwrap()));
+        fs::write(&file, rendered(&values).await).unwrap();
+        let apply =
+            ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--warnings-as-errors"];
+        let apply = [&apply[..], &["-f", file.to_str().unwrap()]].concat();
+        let applied = control.kubectl(&apply).await.unwrap();
+        assert!(applied.contains("deployment.apps/"), "{applied}");
+    }
+}
+
+/// Keys of `values.yaml`, as paths, down to what the templates take as a whole.
+fn keys() -> Vec<String> {
+    let text = fs::read_to_string(chart().join("values.yaml")).unwrap();
+    let mut path: Vec<&str> = Vec::new();
+    let mut keys = Vec::new();
+    for line in text.lines() {
+        let key = line.trim_start();
+        let depth = (line.len() - key.len()) / 2;
+        let Some((key, _)) = key.split_once(':').filter(|_| !key.starts_with('#')) else { continue };
+        path.truncate(depth);
+        path.push(key);
+        keys.push(path.join("."));
+    }
+    keys
+}
+
+#[test]
+fn no_value_is_without_use() {
+    let files = fs::read_dir(chart().join("templates")).unwrap();
+    let templates: String = files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+    // Taken as a whole: each flag of `config` has a test of its own.
+    let whole = ["config", "livenessProbe", "readinessProbe", "podSecurityContext", "securityContext"];
+    let whole = [&whole[..], &["broker.resources", "controller.resources"]].concat();
+    for key in keys() {
+        if whole.iter().any(|whole| key.starts_with(&format!("{whole}."))) {
+            continue;
+        }
+        let leaf = key.rsplit('.').next().unwrap();
+        assert!(templates.contains(&format!(".{leaf}")), "{key} is used nowhere");
+    }
+}
