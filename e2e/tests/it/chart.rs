@@ -125,3 +125,13 @@ async fn the_program_takes_the_arguments_that_are_rendered() {
         assert_eq!(pods, rendered.matches("kind: Deployment\n").count(), "{rendered}");
     }
 }
+
+#[tokio::test]
+async fn the_program_takes_the_arguments_of_the_cleanup() {
+    let rendered = rendered(&LEAST).await;
+    let args = rendered.split_once("args: [cleanup, ").unwrap().1.split_once(']').unwrap().0;
+    let args = args.split(", ").map(|arg| arg.trim_matches('"'));
+    let cli = <Cli as clap::Parser>::try_parse_from(["kyma-bindings", "cleanup"].into_iter().chain(args));
+    let Command::Cleanup(cleanup) = cli.unwrap().command else { panic!("not cleanup") };
+    assert_eq!((cleanup.namespace.as_str(), cleanup.timeout.as_secs()), ("kyma-bindings", 120));
+}
