@@ -3,7 +3,6 @@
 mod activity;
 pub mod api;
 pub mod broker;
-mod certificate;
 mod cleanup;
 mod clock;
 pub mod config;

@@ -19,7 +19,6 @@ use crate::broker::auth::{self, Authenticator, Basic, Directory, Jwt, Keys, Rule
 use crate::broker::bindings::Bindings;
 use crate::broker::catalog::{Catalog, CatalogError};
 use crate::broker::{self, Broker, openapi};
-use crate::certificate;
 use crate::cleanup::{self, CleanupError};
 use crate::config::{Auth, CleanupArgs, Cli, Command, ConfigError, ListenArgs, Role, RunArgs};
 use crate::controller::context::Settings;
@@ -184,7 +183,7 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
         let counted = metrics.clone();
         let parse = move |files: &[Vec<u8>]| {
             let config = tls::parse(files)?;
-            if let Some(ends) = files.first().and_then(|pem| certificate::ends(pem)) {
+            if let Some(ends) = files.first().and_then(|pem| tls::ends(pem)) {
                 counted.certificate("api", ends);
             }
             Ok::<_, tls::TlsError>(config)

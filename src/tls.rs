@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{Error, ServerConfig};
@@ -48,6 +49,14 @@ pub fn parse(contents: &[Vec<u8>]) -> Result<ServerConfig, TlsError> {
     Ok(config)
 }
 
+/// When the first certificate of a PEM file ends; `None` when that can't be read.
+#[must_use]
+pub fn ends(pem: &[u8]) -> Option<Timestamp> {
+    let certificate = CertificateDer::from_pem_slice(pem).ok()?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(&certificate).ok()?;
+    Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use rcgen::{CertifiedKey, generate_simple_self_signed};
@@ -79,5 +88,19 @@ mod tests {
         let (certificate, key) = pair();
         let config = parse(&[certificate, key]).unwrap();
         assert_eq!(config.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+    }
+
+    #[test]
+    fn the_end_of_a_certificate_is_read_where_there_is_one() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        // Before and after 2050 it is written in two ways (RFC 5280, 4.1.2.5).
+        for (year, end) in [(2031, "2031-02-03T00:00:00Z"), (2071, "2071-02-03T00:00:00Z")] {
+            let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+            params.not_after = rcgen::date_time_ymd(year, 2, 3);
+            let pem = params.self_signed(&key).unwrap().pem();
+            assert_eq!(ends(pem.as_bytes()), Some(end.parse().unwrap()));
+        }
+        assert_eq!(ends(b""), None);
+        assert_eq!(ends(b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"), None);
     }
 }
