@@ -30,7 +30,8 @@ const CHANGES: usize = 16;
 pub enum CleanupError {
     /// The bindings can't be listed or changed.
     #[error(
-        "the control plane refused to {action} (HTTP {code}): list, patch and delete on kymabindings must be allowed"
+        "the control plane refused to {action} (HTTP {code}); list, patch and delete on kymabindings must be allowed, which \
+         is what 403 is about"
     )]
     Refused {
         /// What was tried.
@@ -45,9 +46,15 @@ pub enum CleanupError {
     #[error(
         "{} binding(s) are still there: {}. Only a running operator removes them: start it and try again. Or take the \
          finalizer {FINALIZER} off them: then their tokens end by themselves when they expire, and their ServiceAccounts and \
-         RBAC stay in the managed clusters", .0.len(), .0.join(", ")
+         RBAC stay in the managed clusters. Told to give up their managed cluster: {}", .left.len(), .left.join(", "),
+        .forgotten.join(", ")
     )]
-    Left(Vec<String>),
+    Left {
+        /// Their names.
+        left: Vec<String>,
+        /// Names of those whose managed cluster was given up.
+        forgotten: Vec<String>,
+    },
 }
 
 /// What was done.
@@ -78,36 +85,59 @@ fn need(deleting: bool, forgets: bool, late: bool) -> Need {
 
 type Meta = PartialObjectMeta<KymaBinding>;
 
-/// Removes all bindings; those that are still there after `timeout` give up their managed cluster.
+/// Removes all bindings; those that are still there after `timeout` give up their managed cluster. Ends
+/// [`FORGETTING`] later at the latest.
 ///
 /// # Errors
-/// When some are left [`FORGETTING`] later, or the control plane refuses or is silent.
+/// When some are left then, or the control plane refuses or is silent.
 pub async fn cleanup(client: Client, namespace: &str, timeout: Duration) -> Result<Report, CleanupError> {
     let bindings: Api<KymaBinding> = Api::namespaced(client, namespace);
-    let began = Instant::now();
-    let mut report = Report::default();
-    let mut seen = HashSet::new();
-    loop {
-        let late = began.elapsed() >= timeout;
-        let over = began.elapsed() >= timeout + FORGETTING;
-        match list(&bindings).await {
-            Ok(left) if left.is_empty() => return Ok(report),
-            Ok(left) => {
-                seen.extend(left.iter().filter_map(ResourceExt::uid));
-                report.removed = seen.len();
-                if over {
-                    return Err(CleanupError::Left(left.iter().map(ResourceExt::name_any).collect()));
-                }
-                let changes = left.iter().map(|binding| change(&bindings, binding, late));
-                let mut changes = stream::iter(changes).buffer_unordered(CHANGES);
-                while let Some(forgotten) = changes.next().await {
-                    report.forgotten.extend(forgotten?);
-                }
+    let late = Instant::now() + timeout;
+    let mut known = Known::default();
+    let ended = tokio::time::timeout_at(late + FORGETTING, known.rounds(&bindings, late)).await;
+    let Known { seen, left, forgotten } = known;
+    match (ended, left) {
+        (Ok(Ok(())), _) => Ok(Report { removed: seen.len(), forgotten }),
+        (Ok(Err(error)), _) => Err(error),
+        (Err(_), None) => Err(CleanupError::Silent),
+        (Err(_), Some(left)) => Err(CleanupError::Left { left, forgotten }),
+    }
+}
+
+/// What was found out.
+#[derive(Default)]
+struct Known {
+    /// UIDs of all bindings that were there.
+    seen: HashSet<String>,
+    /// Names of those that were there at the last look, if there was one.
+    left: Option<Vec<String>>,
+    forgotten: Vec<String>,
+}
+
+impl Known {
+    /// Looks and does what is needed, until nothing is left.
+    async fn rounds(&mut self, bindings: &Api<KymaBinding>, late: Instant) -> Result<(), CleanupError> {
+        loop {
+            match self.round(bindings, late).await {
+                Ok(true) => return Ok(()),
+                // Whatever did not come through is tried again.
+                Ok(false) | Err(CleanupError::Silent) => tokio::time::sleep(LOOK).await,
+                Err(error) => return Err(error),
             }
-            Err(CleanupError::Silent) if !over => {}
-            Err(error) => return Err(error),
         }
-        tokio::time::sleep(LOOK).await;
+    }
+
+    /// True when nothing is left.
+    async fn round(&mut self, bindings: &Api<KymaBinding>, late: Instant) -> Result<bool, CleanupError> {
+        let left = list(bindings).await?;
+        self.seen.extend(left.iter().filter_map(ResourceExt::uid));
+        self.left = Some(left.iter().map(ResourceExt::name_any).collect());
+        let changes = left.iter().map(|binding| change(bindings, binding, late));
+        let mut changes = stream::iter(changes).buffer_unordered(CHANGES);
+        while let Some(forgotten) = changes.next().await {
+            self.forgotten.extend(forgotten?);
+        }
+        Ok(left.is_empty())
     }
 }
 
@@ -129,31 +159,26 @@ async fn list(bindings: &Api<KymaBinding>) -> Result<Vec<Meta>, CleanupError> {
 async fn change(
     bindings: &Api<KymaBinding>,
     binding: &Meta,
-    late: bool,
+    late: Instant,
 ) -> Result<Option<String>, CleanupError> {
     let name = binding.name_any();
-    let (deleting, forgets) =
-        (binding.metadata.deletion_timestamp.is_some(), binding.annotations().contains_key(FORGET));
-    let done = match need(deleting, forgets, late) {
-        Need::Patience => return Ok(None),
+    let deleting = binding.metadata.deletion_timestamp.is_some();
+    let forgets = binding.annotations().get(FORGET).is_some_and(|value| value == "true");
+    match need(deleting, forgets, Instant::now() >= late) {
+        Need::Patience => Ok(None),
         Need::Delete => {
             let of_this = Preconditions { uid: binding.uid(), resource_version: None };
             let params = DeleteParams::background().preconditions(of_this);
-            bounded("delete a binding", bindings.delete(&name, &params)).await.map(|_| None)
+            bounded("delete a binding", bindings.delete(&name, &params)).await?;
+            Ok(None)
         }
         Need::Forget => {
-            let uid = binding.uid();
-            let patch = json!({"metadata": {"uid": uid, "annotations": {FORGET: "true"}}});
+            let patch = json!({"metadata": {"uid": binding.uid(), "annotations": {FORGET: "true"}}});
             let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
-            let patched =
-                bounded("annotate a binding", bindings.patch_metadata(&name, &params, &patch)).await;
-            patched.map(|patched| patched.map(|_| name))
+            let patched = bindings.patch_metadata(&name, &params, &patch);
+            let patched = bounded("annotate a binding", patched).await?;
+            Ok(patched.map(|_| name))
         }
-    };
-    // Whatever did not come through is tried again in the next round.
-    match done {
-        Err(CleanupError::Silent) => Ok(None),
-        done => done,
     }
 }
 
@@ -166,7 +191,8 @@ async fn bounded<T>(
         Ok(Ok(answer)) => Ok(Some(answer)),
         Ok(Err(kube::Error::Api(status))) => match status.code {
             404 | 409 => Ok(None),
-            429 | 500.. => Err(CleanupError::Silent),
+            // The list has changed under its pages, or there is too much to do.
+            410 | 429 | 500.. => Err(CleanupError::Silent),
             code => Err(CleanupError::Refused { action, code }),
         },
         Ok(Err(_)) | Err(_) => Err(CleanupError::Silent),

@@ -64,6 +64,9 @@ async fn without_an_operator_it_ends_and_says_what_is_left() {
     let (bindings, params) = (stage.bindings(), PatchParams::default());
     let ours = finalizers(Some(["bindings.kyma-project.io/cleanup"]));
     bindings.patch("cleanup-alone-1", &params, &ours).await.unwrap();
+    // Not the word that counts.
+    let odd = Patch::Merge(json!({"metadata": {"annotations": {"bindings.kyma-project.io/forget": "yes"}}}));
+    bindings.patch("cleanup-alone-1", &params, &odd).await.unwrap();
     let output = cleanup(&stage, "1s").await;
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(
@@ -71,5 +74,6 @@ async fn without_an_operator_it_ends_and_says_what_is_left() {
         "{}",
         said(&output)
     );
+    assert!(said(&output).contains("give up their managed cluster: cleanup-alone-1"), "{}", said(&output));
     bindings.patch("cleanup-alone-1", &params, &finalizers(None)).await.unwrap();
 }
