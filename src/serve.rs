@@ -95,6 +95,7 @@ impl Server {
     pub async fn serve(self, router: Router, stop: CancellationToken, drain: Duration) {
         let tasks = TaskTracker::new();
         let places = Arc::new(Semaphore::new(self.connections));
+        self.metrics.connections_limit(self.name, self.connections);
         loop {
             // The semaphore is never closed.
             let place = tokio::select! {
@@ -339,7 +340,9 @@ mod tests {
                 // Were it not bounded, the answer would be there before this one.
                 () = ask(&mut first) => {}
             }
-            assert!(metrics.render().contains("kyma_bindings_connections{listener=\"api\"} 1\n"));
+            for line in ["connections{listener=\"api\"} 1\n", "connections_limit{listener=\"api\"} 1\n"] {
+                assert!(metrics.render().contains(&format!("kyma_bindings_{line}")), "{line}");
+            }
             drop(first);
             waits.await;
         }

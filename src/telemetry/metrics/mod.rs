@@ -44,6 +44,7 @@ pub struct Metrics {
     request_duration: Durations<Route>,
     requests_in_flight: Gauge,
     connections: Family<Listener, Gauge>,
+    connections_limit: Family<Listener, Gauge>,
     connections_ended: Family<Ended, Counter>,
     accept_failures: Family<Listener, Counter>,
     tls_failures: Family<Cause, Counter>,
@@ -80,6 +81,7 @@ impl Default for Metrics {
             request_duration: c.durations("http_request_duration_seconds", "Time from request to answer"),
             requests_in_flight: c.gauge("http_requests_in_flight", "Requests under way"),
             connections: c.gauges("connections", "Open connections by listener"),
+            connections_limit: c.gauges("connections_limit", "Most connections of a listener at once; further ones wait to be accepted"),
             connections_ended: c.counters("connections_ended", "Connections that the server ended, by listener and reason"),
             accept_failures: c.counters("accept_failures", "Connections that could not be accepted, by listener"),
             tls_failures: c.counters("tls_handshake_failures", "TLS handshakes that came to nothing, by reason"),
@@ -132,6 +134,12 @@ impl Metrics {
     /// A request is under way while the result is held.
     pub fn request(&self) -> Held {
         Held::new(&self.requests_in_flight)
+    }
+
+    /// So many connections a listener has at most.
+    pub fn connections_limit(&self, listener: &'static str, most: usize) {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        self.connections_limit.get_or_create(&Listener { listener }).set(most);
     }
 
     /// A connection is open while the result is held.
