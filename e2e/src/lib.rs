@@ -12,6 +12,7 @@ pub mod cluster;
 mod eventually;
 pub mod fake;
 pub mod helm;
+pub mod image;
 pub mod invariants;
 pub mod issuer;
 mod kubeconfig;

@@ -22,6 +22,7 @@ mod dead_clusters;
 mod docs;
 mod failover;
 mod http2;
+mod image;
 mod jwt;
 mod kills;
 mod leaks;
