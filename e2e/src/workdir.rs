@@ -1,5 +1,6 @@
 //! Directories that cannot outlive this process.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
 use std::io::{self, PipeWriter};
 use std::os::unix::fs::DirBuilderExt;
@@ -8,11 +9,40 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Removes the directory once the last writer of its standard input is gone.
-const DIRECTORY_GUARD: &str = r#"
-while read -r _; do :; done
-rm -rf -- "$1"
-"#;
+/// Again where something in it was still being written: processes of other namespaces end a moment later.
+const REMOVE_DIRECTORY: &str = r#"rm -rf -- "$1" 2>/dev/null || { sleep 1; rm -rf -- "$1"; }"#;
+
+/// A shell that runs a script once the last holder of its standard input is gone, however that ends.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    held: Option<PipeWriter>,
+    shell: Child,
+}
+
+impl Guard {
+    /// The script gets `argument` as `$1`.
+    pub fn set(script: &str, argument: &OsStr) -> io::Result<Self> {
+        let (input, held) = io::pipe()?;
+        let shell = shell(&format!("while read -r _; do :; done\n{script}"))
+            .arg(argument)
+            .stdin(input)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok(Self { held: Some(held), shell })
+    }
+
+    fn hold(&self) -> io::Result<PipeWriter> {
+        self.held.as_ref().map_or_else(|| Err(io::ErrorKind::BrokenPipe.into()), PipeWriter::try_clone)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.held = None;
+        let _ = self.shell.wait();
+    }
+}
 
 /// A directory that could not be created, or not be guarded.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +59,7 @@ pub struct WorkDirError {
 #[derive(Debug)]
 pub struct WorkDir {
     path: PathBuf,
-    held: Option<PipeWriter>,
-    guard: Child,
+    guard: Guard,
 }
 
 impl WorkDir {
@@ -53,26 +82,19 @@ impl WorkDir {
             let path = parent.join(format!("{prefix}-{}-{number}", std::process::id()));
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => {
-                    return Self::guarded(&path)
-                        .inspect_err(|_| drop(fs::remove_dir(&path)))
-                        .map_err(|source| WorkDirError { path, source });
+                    return match Guard::set(REMOVE_DIRECTORY, path.as_os_str()) {
+                        Ok(guard) => Ok(Self { path, guard }),
+                        Err(source) => {
+                            let _ = fs::remove_dir(&path);
+                            Err(WorkDirError { path, source })
+                        }
+                    };
                 }
                 // Another process had this id once, in another process namespace.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(source) => return Err(WorkDirError { path, source }),
             }
         }
-    }
-
-    fn guarded(path: &Path) -> io::Result<Self> {
-        let (input, held) = io::pipe()?;
-        let guard = shell(DIRECTORY_GUARD)
-            .arg(path)
-            .stdin(input)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        Ok(Self { path: path.to_owned(), held: Some(held), guard })
     }
 
     /// The directory, an absolute path.
@@ -83,15 +105,7 @@ impl WorkDir {
 
     /// A share of the pipe whose end lets the guard remove the directory.
     pub(crate) fn hold(&self) -> io::Result<PipeWriter> {
-        self.held.as_ref().map_or_else(|| Err(io::ErrorKind::BrokenPipe.into()), PipeWriter::try_clone)
-    }
-}
-
-impl Drop for WorkDir {
-    fn drop(&mut self) {
-        self.held = None;
-        // Every process in the directory holds an Arc of it: none runs any more.
-        let _ = self.guard.wait();
+        self.guard.hold()
     }
 }
 
