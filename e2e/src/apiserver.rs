@@ -17,6 +17,7 @@ use kube::{Client, Config};
 use serde_json::{Value, json};
 
 use crate::eventually;
+use crate::node::{NODE_ADDRESSES, Namespaces};
 use crate::pki::Pki;
 use crate::process::ManagedProcess;
 use crate::workdir::WorkDir;
@@ -26,6 +27,9 @@ const READY_DEADLINE: Duration = Duration::from_mins(1);
 /// Below the ports that Linux and macOS give to outgoing connections: one of those must not
 /// take the port of an API server that is stopped and will come back.
 const PORTS: Range<u16> = 20_000..32_000;
+/// Of Services where there are nodes, and its first address, which is the API server's.
+const SERVICE_NETWORK: &str = "10.96.0.0/16";
+const SERVICE_ADDRESS: &str = "10.96.0.1";
 /// Metadata of every finished request.
 const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -57,16 +61,21 @@ pub(crate) struct ApiServer {
     pub dir: Arc<WorkDir>,
     pub port: u16,
     pub audit: bool,
+    /// In whose network it listens, for kubelets and pods, if not in this machine's.
+    pub node: Option<Arc<Namespaces>>,
 }
 
 impl ApiServer {
     /// Writes the keys and certificates into the directory of the cluster.
     pub fn write_files(dir: &Path, pki: &Pki) -> Result<()> {
-        let server = pki.server()?;
+        let server = pki.server_at(&[SERVICE_ADDRESS, NODE_ADDRESSES[0], NODE_ADDRESSES[1]])?;
+        let kubelet_client = pki.client("kube-apiserver", &["system:masters"])?;
         for (name, content) in [
             ("ca.crt", pki.ca_pem()),
             ("server.crt", &server.cert_pem),
             ("server.key", &server.key_pem),
+            ("kubelet-client.crt", &kubelet_client.cert_pem),
+            ("kubelet-client.key", &kubelet_client.key_pem),
             ("service-accounts.key", &pki.service_account_key_pem()),
             ("service-accounts.pub", &pki.service_account_public_pem()),
             ("audit-policy.yaml", AUDIT_POLICY),
@@ -109,27 +118,44 @@ impl ApiServer {
 
     fn command(&self) -> Command {
         let dir = self.dir.path();
-        let mut command = Command::new(&self.program);
+        let mut command = match &self.node {
+            None => Command::new(&self.program),
+            Some(node) => node.in_network(&self.program),
+        };
         let mut flag = |name: &str, value: &str| {
             command.arg(format!("--{name}={value}"));
         };
         let file = |name: &str| dir.join(name).display().to_string();
         flag("etcd-servers", &format!("unix:{}", file(ETCD_SOCKET)));
-        flag("bind-address", "127.0.0.1");
         flag("secure-port", &self.port.to_string());
-        // Without these the server looks for a default route, and refuses to start offline.
-        flag("advertise-address", "127.0.0.1");
-        flag("endpoint-reconciler-type", "none");
         flag("tls-cert-file", &file("server.crt"));
         flag("tls-private-key-file", &file("server.key"));
         flag("client-ca-file", &file("ca.crt"));
-        flag("authorization-mode", "RBAC");
         flag("service-account-issuer", "https://kubernetes.default.svc");
         flag("service-account-signing-key-file", &file("service-accounts.key"));
         flag("service-account-key-file", &file("service-accounts.pub"));
-        // Pods would wait for a token controller, which does not run here.
-        flag("disable-admission-plugins", "ServiceAccount");
-        flag("service-cluster-ip-range", "10.0.0.0/24");
+        if self.node.is_some() {
+            flag("bind-address", "0.0.0.0");
+            flag("advertise-address", NODE_ADDRESSES[0]);
+            flag("authorization-mode", "Node,RBAC");
+            flag("service-cluster-ip-range", SERVICE_NETWORK);
+            flag("kubelet-client-certificate", &file("kubelet-client.crt"));
+            flag("kubelet-client-key", &file("kubelet-client.key"));
+            flag("kubelet-certificate-authority", &file("ca.crt"));
+            flag("kubelet-preferred-address-types", "InternalIP");
+            // Controllers look for it without end; nobody has a certificate of this name.
+            flag("requestheader-client-ca-file", &file("ca.crt"));
+            flag("requestheader-allowed-names", "front-proxy");
+        } else {
+            flag("bind-address", "127.0.0.1");
+            // Without these the server looks for a default route, and refuses to start offline.
+            flag("advertise-address", "127.0.0.1");
+            flag("endpoint-reconciler-type", "none");
+            flag("authorization-mode", "RBAC");
+            // Pods would wait for a token controller, which does not run here.
+            flag("disable-admission-plugins", "ServiceAccount");
+            flag("service-cluster-ip-range", "10.0.0.0/24");
+        }
         flag("profiling", "false");
         if self.audit {
             flag("audit-policy-file", &file("audit-policy.yaml"));

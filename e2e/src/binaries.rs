@@ -59,29 +59,32 @@ const KUBERNETES: Module = Module {
     },
 };
 pub(crate) const ETCD: Program = Program {
-    name: "etcd",
     package: "./etcd",
-    module: &KUBERNETES,
     version: ETCD_VERSION,
-    duration: "about a minute",
     from_path: true,
+    ..of_kubernetes("etcd", "", "about a minute")
 };
 const KUBE_APISERVER: Program = Program {
-    name: "kube-apiserver",
-    package: "k8s.io/kubernetes/cmd/kube-apiserver",
-    module: &KUBERNETES,
-    version: KUBERNETES_VERSION,
-    duration: "about four minutes",
     from_path: true,
+    ..of_kubernetes("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver", "about four minutes")
 };
-pub(crate) const KUBECTL: Program = Program {
-    name: "kubectl",
-    package: "k8s.io/kubernetes/cmd/kubectl",
-    module: &KUBERNETES,
-    version: KUBERNETES_VERSION,
-    duration: "about a minute",
-    from_path: false,
-};
+pub(crate) const KUBECTL: Program =
+    of_kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl", "about a minute");
+pub(crate) const KUBE_CONTROLLER_MANAGER: Program = of_kubernetes(
+    "kube-controller-manager",
+    "k8s.io/kubernetes/cmd/kube-controller-manager",
+    "a minute or two",
+);
+pub(crate) const KUBE_SCHEDULER: Program =
+    of_kubernetes("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler", "some seconds");
+pub(crate) const KUBELET: Program =
+    of_kubernetes("kubelet", "k8s.io/kubernetes/cmd/kubelet", "about a minute");
+pub(crate) const KUBE_PROXY: Program =
+    of_kubernetes("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy", "some seconds");
+
+const fn of_kubernetes(name: &'static str, package: &'static str, duration: &'static str) -> Program {
+    Program { name, package, module: &KUBERNETES, version: KUBERNETES_VERSION, duration, from_path: false }
+}
 
 #[cfg(test)]
 mod tests {

@@ -17,6 +17,7 @@ use crate::apiserver::{ApiServer, StartError, compact_etcd, free_port, start_etc
 use crate::binaries::Binaries;
 use crate::eventually;
 use crate::kubeconfig::{Credentials, render};
+use crate::node::{Door, NODE_ADDRESSES, Namespaces};
 use crate::pki::Pki;
 use crate::process::ManagedProcess;
 use crate::workdir::WorkDir;
@@ -51,6 +52,7 @@ pub struct Cluster {
     running: Mutex<Option<ManagedProcess>>,
     etcd: Mutex<Option<ManagedProcess>>,
     etcd_program: PathBuf,
+    _door: Option<Door>,
     dir: Arc<WorkDir>,
 }
 
@@ -70,6 +72,16 @@ impl Cluster {
     /// When `name` is no DNS label, there are no binaries, or the API server does not become
     /// ready; the error ends with its log.
     pub async fn start_with(name: &str, options: ClusterOptions) -> Result<Self> {
+        Self::start_in(name, options, None).await
+    }
+
+    /// Starts a cluster whose API server is in the network of a node; this machine reaches it at the same
+    /// port of its loopback interface.
+    pub(crate) async fn start_in(
+        name: &str,
+        options: ClusterOptions,
+        node: Option<Arc<Namespaces>>,
+    ) -> Result<Self> {
         ensure!(is_dns_label(name), "{name:?} is not a DNS label");
         install_crypto_provider();
         let binaries = Binaries::find_or_build().await?;
@@ -85,9 +97,13 @@ impl Cluster {
             dir: Arc::clone(&dir),
             port: 0,
             audit: options.audit,
+            node,
         };
         for _ in 0..PORT_ATTEMPTS {
             server.port = free_port().context("no free port")?;
+            let Ok(door) = server.node.as_ref().map(|node| node.door_at(server.port)).transpose() else {
+                continue;
+            };
             let url = format!("https://127.0.0.1:{}", server.port);
             let kubeconfig = render(name, &url, pki.ca_pem(), &credentials);
             let config = config_from(&kubeconfig).await?;
@@ -113,6 +129,7 @@ impl Cluster {
                 running: Mutex::new(Some(running)),
                 etcd: Mutex::new(Some(etcd)),
                 etcd_program: binaries.etcd,
+                _door: door,
                 dir,
             });
         }
@@ -177,6 +194,12 @@ impl Cluster {
     pub fn kubeconfig_for(&self, cn: &str, groups: &[&str]) -> Result<String> {
         let identity = self.pki.client(cn, groups)?;
         Ok(self.render(&Credentials::ClientCertificate(&identity)))
+    }
+
+    /// [`Self::admin_kubeconfig`] as it is of use in the network of nodes, where the API server has to be.
+    #[must_use]
+    pub fn admin_kubeconfig_for_pods(&self) -> String {
+        self.kubeconfig.replace("127.0.0.1", NODE_ADDRESSES[0])
     }
 
     /// A kubeconfig with a bearer token, which need not be valid.

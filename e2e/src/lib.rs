@@ -18,6 +18,7 @@ pub mod issuer;
 mod kubeconfig;
 pub mod level;
 pub mod load;
+pub mod node;
 pub mod operator;
 pub mod osb;
 pub mod pki;

@@ -73,13 +73,22 @@ impl Pki {
         self.service_accounts.public_key_pem()
     }
 
-    /// A certificate for an API server on the loopback interface.
+    /// A certificate for a server on the loopback interface.
     ///
     /// # Errors
     /// [`PkiError::Certificate`] when the library cannot make a key or sign.
     pub fn server(&self) -> Result<Identity, PkiError> {
-        let mut params =
-            CertificateParams::new(["127.0.0.1", "localhost", "kubernetes.default.svc"].map(String::from))?;
+        self.server_at(&[])
+    }
+
+    /// The same with further addresses.
+    ///
+    /// # Errors
+    /// As [`Self::server`].
+    pub fn server_at(&self, addresses: &[&str]) -> Result<Identity, PkiError> {
+        let names = ["127.0.0.1", "localhost", "kubernetes.default.svc"];
+        let names: Vec<_> = names.iter().chain(addresses).map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names)?;
         params.distinguished_name = name("kube-apiserver", &[])?;
         self.sign(params, ExtendedKeyUsagePurpose::ServerAuth)
     }

@@ -1,7 +1,7 @@
 //! Programs written in Go that tests need: found, or built once from the module proxy and kept.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -103,6 +103,19 @@ impl Program {
     }
 }
 
+/// The directory in which all that is built or fetched is kept.
+pub(crate) fn cache() -> Result<PathBuf, BinariesError> {
+    set("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| set("HOME").map(|home| Path::new(&home).join(".cache")))
+        .map(|cache| cache.join("kyma-bindings"))
+        .ok_or(BinariesError::NoCacheDirectory)
+}
+
+fn set(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
+}
+
 /// The directories in which binaries may be, in the order of preference.
 struct Places {
     assets: Option<PathBuf>,
@@ -113,16 +126,11 @@ struct Places {
 
 impl Places {
     fn from_env() -> Result<Self, BinariesError> {
-        let set = |name| env::var_os(name).filter(|value| !value.is_empty());
-        let cache = set("XDG_CACHE_HOME")
-            .map(PathBuf::from)
-            .or_else(|| set("HOME").map(|home| Path::new(&home).join(".cache")))
-            .ok_or(BinariesError::NoCacheDirectory)?;
         let path = env::var_os("PATH").unwrap_or_default();
         Ok(Self {
             assets: set("KUBEBUILDER_ASSETS").map(PathBuf::from),
             path: env::split_paths(&path).collect(),
-            cache: cache.join("kyma-bindings"),
+            cache: cache()?,
         })
     }
 
@@ -211,7 +219,7 @@ fn go_build(program: &Program, output: &Path) -> Command {
 }
 
 /// Takes the lock of the cache; it ends with the returned file, or with this process.
-async fn lock(path: &Path, binary: &'static str) -> Result<File, BinariesError> {
+pub(crate) async fn lock(path: &Path, binary: &'static str) -> Result<File, BinariesError> {
     let file = File::create(path).map_err(BinariesError::io(path))?;
     match file.try_lock() {
         Ok(()) => return Ok(file),
@@ -229,7 +237,7 @@ fn is_executable(file: &Path) -> bool {
 }
 
 /// Writes a line past the capture of the test harness: minutes of silence look like a hang.
-fn report(line: &str) {
+pub(crate) fn report(line: &str) {
     let _ = writeln!(io::stderr(), "e2e: {line}");
 }
 

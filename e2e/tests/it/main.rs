@@ -30,6 +30,7 @@ mod levels;
 mod lifecycle;
 mod limit;
 mod mounted;
+mod nodes;
 mod osb;
 mod overload;
 mod ownership;

@@ -1,0 +1,3 @@
+module kyma-bindings-e2e-node
+
+go 1.26.0
