@@ -36,18 +36,31 @@ pub fn chart() -> PathBuf {
 /// # Errors
 /// When Helm can't be had or run.
 pub async fn template(args: &[&str]) -> Result<Output> {
+    let chart = chart();
+    let chart = chart.to_str().context("the path of the chart")?;
+    let template = ["template", "kb", chart, "--namespace", "kyma-bindings"];
+    helm(None, &[&template[..], &["--kube-version", KUBERNETES_VERSION], args].concat()).await
+}
+
+/// Runs Helm on a cluster, or on none. A failure of its is not an error here.
+///
+/// # Errors
+/// When Helm can't be had or run.
+pub async fn helm(kubeconfig: Option<&Path>, args: &[&str]) -> Result<Output> {
     static FOUND: OnceCell<Result<PathBuf, BinariesError>> = OnceCell::const_new();
     let helm = FOUND.get_or_init(|| HELM.find_or_build()).await.clone()?;
-    Command::new(&helm)
-        .args(["template", "kb"])
-        .arg(chart())
-        .args(["--namespace", "kyma-bindings", "--kube-version", KUBERNETES_VERSION])
-        .args(args)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .with_context(|| helm.display().to_string())
+    let mut command = Command::new(&helm);
+    // What a person has set up for themselves must not matter.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HELM_") || name == "KUBECONFIG" {
+            command.env_remove(name);
+        }
+    }
+    if let Some(kubeconfig) = kubeconfig {
+        command.env("KUBECONFIG", kubeconfig);
+    }
+    let output = command.args(args).stdin(Stdio::null()).kill_on_drop(true).output().await;
+    output.with_context(|| helm.display().to_string())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod eventually;
 pub mod fake;
 pub mod helm;
 pub mod image;
+pub mod installed;
 pub mod invariants;
 pub mod issuer;
 mod kubeconfig;

@@ -28,22 +28,23 @@ async fn rendered(values: &Path) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn golden(values: &Path) -> PathBuf {
-    let name = values.file_name().unwrap().to_str().unwrap().replace("-values", "");
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+/// Compares with a file of `tests/golden`, or writes it anew where that is asked for.
+pub fn expect(file: &str, is: &str) {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
+    if env::var_os(UPDATE).is_some() {
+        fs::create_dir_all(golden.parent().unwrap()).unwrap();
+        fs::write(&golden, is).unwrap();
+    }
+    let expected = fs::read_to_string(&golden).unwrap_or_default();
+    let differs = is.lines().zip(expected.lines()).find(|(is, was)| is != was);
+    assert!(is == expected, "{}: {differs:?}; {UPDATE}=1 writes it anew", golden.display());
 }
 
 #[tokio::test]
 async fn what_is_rendered_is_what_is_expected() {
     for values in cases() {
-        let (rendered, golden) = (rendered(&values).await, golden(&values));
-        if env::var_os(UPDATE).is_some() {
-            fs::create_dir_all(golden.parent().unwrap()).unwrap();
-            fs::write(&golden, &rendered).unwrap();
-        }
-        let expected = fs::read_to_string(&golden).unwrap_or_default();
-        let differs = rendered.lines().zip(expected.lines()).find(|(is, was)| is != was);
-        assert!(rendered == expected, "{}: {differs:?}; {UPDATE}=1 writes it anew", golden.display());
+        let name = values.file_name().unwrap().to_str().unwrap().replace("-values", "");
+        expect(&name, &rendered(&values).await);
     }
 }
 

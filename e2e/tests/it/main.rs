@@ -23,6 +23,7 @@ mod docs;
 mod failover;
 mod http2;
 mod image;
+mod installed;
 mod jwt;
 mod kills;
 mod leaks;
