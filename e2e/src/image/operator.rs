@@ -1,5 +1,5 @@
 //! The image of the operator: its program, which is linked statically, and the authorities that the
-//! Internet trusts.
+//! Internet trusts. The `Dockerfile` makes the same.
 
 use std::collections::BTreeMap;
 use std::fs;

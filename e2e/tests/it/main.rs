@@ -35,6 +35,7 @@ mod nodes;
 mod osb;
 mod overload;
 mod ownership;
+mod packaging;
 mod random;
 mod restart;
 mod roles;
