@@ -30,6 +30,15 @@ pub fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/kyma-bindings")
 }
 
+/// The pinned Helm.
+///
+/// # Errors
+/// When it can't be had.
+pub async fn program() -> Result<PathBuf, BinariesError> {
+    static FOUND: OnceCell<Result<PathBuf, BinariesError>> = OnceCell::const_new();
+    FOUND.get_or_init(|| HELM.find_or_build()).await.clone()
+}
+
 /// Renders the chart as release `kb` in the namespace `kyma-bindings`. A refusal is not an error here:
 /// see the status and output.
 ///
@@ -47,8 +56,7 @@ pub async fn template(args: &[&str]) -> Result<Output> {
 /// # Errors
 /// When Helm can't be had or run.
 pub async fn helm(kubeconfig: Option<&Path>, args: &[&str]) -> Result<Output> {
-    static FOUND: OnceCell<Result<PathBuf, BinariesError>> = OnceCell::const_new();
-    let helm = FOUND.get_or_init(|| HELM.find_or_build()).await.clone()?;
+    let helm = program().await?;
     let mut command = Command::new(&helm);
     // What a person has set up for themselves must not matter.
     for (name, _) in std::env::vars_os() {

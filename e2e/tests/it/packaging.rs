@@ -1,7 +1,9 @@
-//! What is packaged and released: one version, and one layout of the image.
+//! What is packaged and released: one version, one layout of the image, and workflows that only call
+//! scripts of this repository.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use e2e::image::operator;
@@ -71,13 +73,19 @@ fn the_dockerfile_makes_the_image_that_is_written_without_an_engine() {
 }
 
 #[test]
-fn the_base_is_pinned_and_has_the_toolchain() {
+fn all_build_on_one_base_which_is_pinned_and_has_the_toolchain() {
     let (_, from) = dockerfile().into_iter().find(|(instruction, _)| instruction == "FROM").unwrap();
     let base = from.strip_prefix("--platform=$BUILDPLATFORM ").unwrap().strip_suffix(" AS build").unwrap();
     let toolchain = read("rust-toolchain.toml");
     let version = base.strip_prefix("rust:").unwrap().split('-').next().unwrap();
     assert!(toolchain.contains(&format!("channel = \"{version}\"")), "{base}: {toolchain}");
     assert!(pinned(base, "@sha256:", 64), "{base}");
+    for (name, workflow) in workflows() {
+        for (job, description) in workflow["jobs"].as_object().unwrap() {
+            let container = &description["container"];
+            assert!(container.is_null() || container == base, "{name}: {job}: {container}");
+        }
+    }
 }
 
 #[test]
@@ -94,8 +102,61 @@ fn there_is_one_version() {
     assert_eq!(operator::labels()["org.opencontainers.image.version"], VERSION);
 }
 
+fn workflows() -> Vec<(String, Value)> {
+    let files = fs::read_dir(repository().join(".github/workflows")).unwrap();
+    let parsed = files.map(|file| {
+        let path = file.unwrap().path();
+        let workflow = serde_saphyr::from_str(&fs::read_to_string(&path).unwrap());
+        (path.display().to_string(), workflow.unwrap_or_else(|e| panic!("{}: {e}", path.display())))
+    });
+    let parsed: Vec<_> = parsed.collect();
+    assert!(parsed.len() >= 2, "{parsed:?}");
+    parsed
+}
+
 fn pinned(reference: &str, mark: &str, length: usize) -> bool {
     reference.split_once(mark).is_some_and(|(_, hash)| {
         hash.len() == length && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     })
+}
+
+#[test]
+fn workflows_call_scripts_that_exist_and_actions_that_are_pinned() {
+    for (name, workflow) in workflows() {
+        assert_eq!(workflow["permissions"], serde_json::json!({}), "{name}: a job says what it may");
+        for (job, description) in workflow["jobs"].as_object().unwrap() {
+            let at = format!("{name}: {job}");
+            assert!(description["permissions"].is_object(), "{at}: permissions");
+            assert!(description["timeout-minutes"].is_u64(), "{at}: timeout-minutes");
+            for step in description["steps"].as_array().unwrap() {
+                match (step["uses"].as_str(), step["run"].as_str()) {
+                    (Some(action), None) => assert!(pinned(action, "@", 40), "{at}: {action}"),
+                    (None, Some(run)) => assert_eq!(wrong(run), None, "{at}: {run}"),
+                    _ => panic!("{at}: {step}"),
+                }
+            }
+        }
+    }
+}
+
+/// What is wrong with a step's command: it must be one script and its arguments, and take what others
+/// chose (a tag's name) by the environment, where it can't become a command.
+fn wrong(run: &str) -> Option<String> {
+    let script = repository().join(run.split_whitespace().next()?);
+    let mode = fs::metadata(&script).map_or(0, |metadata| metadata.permissions().mode());
+    if !run.starts_with(".ci/") || mode & 0o111 == 0 {
+        return Some(format!("{} is not a script of .ci that can be run", script.display()));
+    }
+    let forbidden = run.trim().contains(['\n', ';', '|', '&', '>', '`']) || run.contains("${{");
+    forbidden.then(|| "more than one script and its arguments".to_owned())
+}
+
+#[test]
+fn what_a_workflow_must_not_run_is_told() {
+    for run in [".ci/run", ".ci/version \"$GITHUB_REF_NAME\"\n"] {
+        assert_eq!(wrong(run), None, "{run}");
+    }
+    for run in ["cargo test", ".ci/nothing", ".ci/run; id", ".ci/run\nid", ".ci/version ${{ github.ref }}"] {
+        assert!(wrong(run).is_some(), "{run}");
+    }
 }
