@@ -3,6 +3,7 @@
 mod activity;
 pub mod api;
 pub mod broker;
+mod check;
 mod cleanup;
 mod clock;
 pub mod config;
@@ -16,6 +17,7 @@ pub mod instances;
 pub mod managed;
 mod outgoing;
 mod reload;
+pub mod rights;
 pub mod run;
 pub mod secret;
 mod serve;

@@ -19,8 +19,9 @@ use crate::broker::auth::{self, Authenticator, Basic, Directory, Jwt, Keys, Rule
 use crate::broker::bindings::Bindings;
 use crate::broker::catalog::{Catalog, CatalogError};
 use crate::broker::{self, Broker, openapi};
+use crate::check::{self, CheckError};
 use crate::cleanup::{self, CleanupError};
-use crate::config::{Auth, CleanupArgs, Cli, Command, ConfigError, ListenArgs, Role, RunArgs};
+use crate::config::{Auth, CheckArgs, CleanupArgs, Cli, Command, ConfigError, ListenArgs, Role, RunArgs};
 use crate::controller::context::Settings;
 use crate::controller::leader::{Elector, Fence, LeaderError};
 use crate::controller::{BindingController, ControllerError, gauges};
@@ -84,6 +85,8 @@ enum RunError {
     #[error(transparent)]
     Leader(#[from] LeaderError),
     #[error(transparent)]
+    Check(#[from] CheckError),
+    #[error(transparent)]
     Cleanup(#[from] CleanupError),
     #[error("{0} ended, which it never should")]
     Ended(&'static str),
@@ -97,6 +100,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Crd => print_crd(),
         Command::Openapi => print_openapi(),
         Command::Run(args) => start(&args),
+        Command::Check(args) => check_it(&args),
         Command::Cleanup(args) => clean_up(&args),
         Command::Version => {
             println!("kyma-bindings {}", env!("CARGO_PKG_VERSION"));
@@ -129,11 +133,9 @@ fn print_openapi() -> Result<(), RunError> {
 }
 
 fn clean_up(args: &CleanupArgs) -> Result<(), RunError> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
-    let report = runtime.block_on(async {
+    let report = on_this_thread(async {
         let client = control_plane(args.kubeconfig.as_deref()).await?;
-        Ok::<_, RunError>(cleanup::cleanup(client, &args.namespace, args.timeout).await?)
+        Ok(cleanup::cleanup(client, &args.namespace, args.timeout).await?)
     })?;
     eprintln!("no binding is left in {}; {} were removed", args.namespace, report.removed);
     if !report.forgotten.is_empty() {
@@ -144,6 +146,26 @@ fn clean_up(args: &CleanupArgs) -> Result<(), RunError> {
         );
     }
     Ok(())
+}
+
+fn check_it(args: &CheckArgs) -> Result<(), RunError> {
+    let lines = on_this_thread(async {
+        let client = control_plane(args.kubeconfig.as_deref()).await?;
+        Ok(Box::pin(check::check(client, args)).await)
+    })?;
+    for line in &lines {
+        eprintln!("{line}");
+    }
+    Ok(check::judge(&lines)?)
+}
+
+/// Runs a tool. A name that is still being looked up when its time is over doesn't keep the process.
+fn on_this_thread<T>(tool: impl Future<Output = Result<T, RunError>>) -> Result<T, RunError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
+    let done = runtime.block_on(tool);
+    runtime.shutdown_background();
+    done
 }
 
 fn start(args: &RunArgs) -> Result<(), RunError> {

@@ -1,4 +1,4 @@
-//! The operator's rights in the control plane: what the README says it needs, and nothing else.
+//! The operator's rights in the control plane: those of its own table, and nothing else.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
-use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding};
 use kube::Resource;
 use kube::api::{Api, DeleteParams, PostParams};
 use kube::client::ConfigExt as _;
+use kyma_bindings::rights::{self, Place, Rule};
 use rustls::pki_types::ServerName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -154,24 +155,13 @@ impl<'a> Rights<'a> {
         delete(&Api::<FlowSchema>::all(self.stage.control().client()), self.user).await
     }
 
-    fn rules(&self) -> [(&str, Value); 3] {
-        let all = json!(["get", "list", "watch", "create", "update", "patch", "delete"]);
-        let read = json!(["get", "list", "watch"]);
-        let group = "bindings.kyma-project.io";
-        let own = json!([
-            {"apiGroups": [group], "resources": ["kymabindings", "kymabindings/status"], "verbs": all},
-            {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch", "create", "delete"]},
-            {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
-            {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]},
-        ]);
-        let instances = json!([
-            {"apiGroups": [""], "resources": ["secrets"], "verbs": read},
-            {"apiGroups": ["infrastructuremanager.kyma-project.io"], "resources": ["runtimes"], "verbs": read},
-        ]);
-        let system = json!([
-            {"apiGroups": [""], "resources": ["namespaces"], "resourceNames": ["kube-system"], "verbs": ["get"]},
-        ]);
-        [(&self.stage.namespace, own), (&self.stage.instance_namespace, instances), ("kube-system", system)]
+    fn rules(&self) -> Vec<(&str, Vec<PolicyRule>)> {
+        let of = |place: Place| {
+            let rules = rights::CONTROLLER.iter().filter(|rule| rule.place == place);
+            let namespace = place.namespace(&self.stage.namespace, &self.stage.instance_namespace);
+            (namespace, rules.map(policy_rule).collect())
+        };
+        Place::ALL.into_iter().map(of).collect()
     }
 
     fn namespaced<K>(&self, namespace: &str) -> Api<K>
@@ -180,6 +170,19 @@ impl<'a> Rights<'a> {
         K::DynamicType: Default,
     {
         Api::namespaced(self.stage.control().client(), namespace)
+    }
+}
+
+/// A rule as a Role has it.
+#[must_use]
+pub fn policy_rule(rule: &Rule) -> PolicyRule {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    PolicyRule {
+        api_groups: Some(words(&[rule.group])),
+        resources: Some(words(rule.resources)),
+        resource_names: Some(words(rule.names)).filter(|names| !names.is_empty()),
+        verbs: words(rule.verbs),
+        ..PolicyRule::default()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod broker;
 mod listen;
+mod tools;
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -18,6 +19,7 @@ use crate::telemetry::logs::Format;
 
 pub use broker::BrokerArgs;
 pub use listen::{Auth, ListenArgs, ListenConfigError};
+pub use tools::{CheckArgs, CleanupArgs};
 
 /// Hands out short-lived kubeconfigs for managed Kyma clusters.
 #[derive(Debug, Parser)]
@@ -37,24 +39,12 @@ pub enum Command {
     Crd,
     /// Print the OpenAPI document of the Open Service Broker API.
     Openapi,
+    /// Look at an installation from here, and say what is right and what isn't; changes nothing.
+    Check(CheckArgs),
     /// Remove all bindings, before the operator that revokes them is uninstalled.
     Cleanup(CleanupArgs),
     /// Print the version.
     Version,
-}
-
-/// Flags of `cleanup`. Each has the environment variable of the same flag of `run`.
-#[derive(Debug, Args)]
-pub struct CleanupArgs {
-    /// Kubeconfig of the control plane; default: KUBECONFIG, ~/.kube/config, or the pod's own account
-    #[arg(long, env = "KYMA_BINDINGS_KUBECONFIG", value_name = "PATH")]
-    pub kubeconfig: Option<PathBuf>,
-    /// Namespace of the bindings
-    #[arg(long, env = "KYMA_BINDINGS_NAMESPACE", default_value = "kyma-bindings", value_parser = namespace)]
-    pub namespace: String,
-    /// How long the operator has to revoke them; then clusters that can't be reached are given up, 1s to 1h
-    #[arg(long, default_value = "120s", value_parser = cleanup_timeout)]
-    pub timeout: Duration,
 }
 
 /// Which parts of the operator run in this process.
@@ -241,10 +231,6 @@ fn duration(text: &str, within: RangeInclusive<Duration>, bounds: &str) -> Resul
     let duration =
         humantime::parse_duration(text).map_err(|_| "must be a duration such as 15s".to_owned())?;
     within.contains(&duration).then_some(duration).ok_or_else(|| bounds.to_owned())
-}
-
-fn cleanup_timeout(text: &str) -> Result<Duration, String> {
-    duration(text, Duration::from_secs(1)..=Duration::from_hours(1), "must be between 1s and 1h")
 }
 
 fn level(text: &str) -> Result<tracing::Level, String> {
