@@ -45,9 +45,17 @@ pub async fn program() -> Result<PathBuf, BinariesError> {
 /// # Errors
 /// When Helm can't be had or run.
 pub async fn template(args: &[&str]) -> Result<Output> {
+    template_in("kyma-bindings", args).await
+}
+
+/// The same in another namespace.
+///
+/// # Errors
+/// As [`template`].
+pub async fn template_in(namespace: &str, args: &[&str]) -> Result<Output> {
     let chart = chart();
     let chart = chart.to_str().context("the path of the chart")?;
-    let template = ["template", "kb", chart, "--namespace", "kyma-bindings"];
+    let template = ["template", "kb", chart, "--namespace", namespace];
     helm(None, &[&template[..], &["--kube-version", KUBERNETES_VERSION], args].concat()).await
 }
 
