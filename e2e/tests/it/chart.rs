@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::CommandFactory as _;
 use e2e::helm::{chart, template};
 use kyma_bindings::config::{Cli, Command};
+use serde_json::Value;
 
 /// The least that must be said.
 const LEAST: [&str; 4] = [
@@ -134,4 +135,34 @@ async fn the_program_takes_the_arguments_of_the_cleanup() {
     let cli = <Cli as clap::Parser>::try_parse_from(["kyma-bindings", "cleanup"].into_iter().chain(args));
     let Command::Cleanup(cleanup) = cli.unwrap().command else { panic!("not cleanup") };
     assert_eq!((cleanup.namespace.as_str(), cleanup.timeout.as_secs()), ("kyma-bindings", 120));
+}
+
+/// The objects of one kind.
+fn objects(rendered: &str, kind: &str) -> Vec<Value> {
+    let objects = rendered.split("\n---\n").filter(|object| object.contains(&format!("\nkind: {kind}\n")));
+    objects.map(|object| serde_saphyr::from_str(object).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn alerts_and_dashboard_are_installed_as_they_are() {
+    assert!(objects(&rendered(&LEAST).await, "PrometheusRule").is_empty(), "not unless it is asked for");
+    let base = "https://runbooks.example/kb/";
+    let on = format!(
+        "metrics.prometheusRule.enabled=true,metrics.dashboard.enabled=true,metrics.prometheusRule.runbookBaseUrl={base}"
+    );
+    let rendered = rendered(&[&LEAST[..], &["--set", &on]].concat()).await;
+    let alerts = read(chart().join("files/alerts.yaml"));
+    let expected: Value = serde_saphyr::from_str(&alerts.replace("docs/runbooks/", base)).unwrap();
+    let rules = objects(&rendered, "PrometheusRule");
+    assert_eq!(rules.iter().map(|rule| &rule["spec"]).collect::<Vec<_>>(), [&expected]);
+    let alerts = expected["groups"][0]["rules"].as_array().unwrap();
+    for alert in alerts {
+        let url = alert["annotations"]["runbook_url"].as_str().unwrap();
+        assert!(url.starts_with(base) && !url[base.len()..].contains('/'), "{url}");
+    }
+    let dashboards = objects(&rendered, "ConfigMap");
+    let [dashboard] = &dashboards[..] else { panic!("{dashboards:?}") };
+    assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "1");
+    let json = dashboard["data"]["kb-kyma-bindings.json"].as_str().unwrap();
+    assert_eq!(json, read(chart().join("files/dashboard.json")));
 }
