@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::CommandFactory as _;
 use e2e::helm::{chart, template};
 use kyma_bindings::config::{Cli, Command};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The least that must be said.
 const LEAST: [&str; 4] = [
@@ -165,4 +165,23 @@ async fn alerts_and_dashboard_are_installed_as_they_are() {
     assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "1");
     let json = dashboard["data"]["kb-kyma-bindings.json"].as_str().unwrap();
     assert_eq!(json, read(chart().join("files/dashboard.json")));
+}
+
+#[tokio::test]
+async fn what_goes_out_is_narrowed_only_on_demand_and_to_what_is_needed() {
+    let policies =
+        async |set: &str| objects(&rendered(&[&LEAST[..], &["--set", set]].concat()).await, "NetworkPolicy");
+    assert!(policies("networkPolicy.enabled=false").await.is_empty());
+    let ingress = policies("networkPolicy.enabled=true").await;
+    assert_eq!(ingress.iter().map(|p| &p["spec"]["policyTypes"][0]).collect::<Vec<_>>(), ["Ingress"]);
+    let egress = policies("networkPolicy.egress.enabled=true").await;
+    let [egress] = &egress[..] else { panic!("{egress:?}") };
+    let port = |port: u16, protocol: &str| json!({"port": port, "protocol": protocol});
+    let dns = [port(53, "UDP"), port(53, "TCP"), port(8053, "UDP"), port(8053, "TCP")];
+    let apis = [port(443, "TCP"), port(6443, "TCP")];
+    let expected = json!({
+        "podSelector": ingress[0]["spec"]["podSelector"], "policyTypes": ["Egress"],
+        "egress": [{"ports": dns}, {"ports": apis}],
+    });
+    assert_eq!(egress["spec"], expected);
 }
