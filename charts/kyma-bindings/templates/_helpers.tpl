@@ -70,6 +70,19 @@ metadata:
 {{- end }}
 {{- end }}
 
+{{- /* The Secret with the certificate of the API; empty when it is plain HTTP. */}}
+{{- define "kyma-bindings.tls" -}}
+{{- if .Values.tls.certManager.enabled -}}
+{{ include "kyma-bindings.fullname" . }}-tls
+{{- else -}}
+{{ .Values.tls.existingSecret }}
+{{- end }}
+{{- end }}
+
+{{- define "kyma-bindings.port" -}}
+{{ default (include "kyma-bindings.tls" . | empty | ternary 80 443) .Values.service.port }}
+{{- end }}
+
 {{- define "kyma-bindings.components" -}}
 {{- if .Values.single }}all{{ else }}broker,controller{{ end }}
 {{- end }}
@@ -88,8 +101,8 @@ metadata:
 {{- end }}
 {{- if has "basic" $auth.methods }}
 {{- if not $auth.basic.existingSecret }}{{ fail "auth.basic.existingSecret must be set for basic: a Secret with users and bcrypt hashes, as `htpasswd -B` writes them" }}{{ end }}
-{{- if not (or .Values.tls.existingSecret $auth.basic.allowWithoutTls) }}
-{{- fail "basic takes passwords: set tls.existingSecret, or auth.basic.allowWithoutTls=true if something in front speaks TLS" }}
+{{- if not (or (include "kyma-bindings.tls" .) $auth.basic.allowWithoutTls) }}
+{{- fail "basic takes passwords: set tls.existingSecret, or tls.certManager.enabled=true, or auth.basic.allowWithoutTls=true if something in front speaks TLS" }}
 {{- end }}
 {{- end }}
 {{- if and (has "jwt" $auth.methods) (not (and $auth.jwt.issuer $auth.jwt.audience)) }}
@@ -97,6 +110,14 @@ metadata:
 {{- end }}
 {{- if and $auth.jwt.jwksExistingSecret $auth.jwt.caExistingSecret }}
 {{- fail "auth.jwt.caExistingSecret has no meaning with auth.jwt.jwksExistingSecret: nothing is fetched then" }}
+{{- end }}
+{{- with .Values.tls }}
+{{- if and .existingSecret .certManager.enabled }}
+{{- fail "tls: set existingSecret or certManager.enabled, not both" }}
+{{- end }}
+{{- if and .certManager.enabled (not .certManager.issuerRef.name) }}
+{{- fail "tls.certManager.issuerRef.name must be set: the Issuer or ClusterIssuer of the certificate" }}
+{{- end }}
 {{- end }}
 {{- with .Values.podDisruptionBudget }}
 {{- if and (ne .minAvailable nil) (ne .maxUnavailable nil) }}

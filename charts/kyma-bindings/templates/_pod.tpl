@@ -32,7 +32,7 @@
 {{- end }}
 {{- end }}
 {{- end }}
-{{- if $values.tls.existingSecret }}
+{{- if include "kyma-bindings.tls" .root }}
 - --tls-cert=/etc/kyma-bindings/tls/tls.crt
 - --tls-key=/etc/kyma-bindings/tls/tls.key
 {{- end }}
@@ -57,7 +57,7 @@ jwks: {{ . }}
 jwt-ca: {{ . }}
 {{- end }}
 {{- end }}
-{{- with $values.tls.existingSecret }}
+{{- with include "kyma-bindings.tls" .root }}
 tls: {{ . }}
 {{- end }}
 {{- end }}

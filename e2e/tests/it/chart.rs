@@ -9,20 +9,20 @@ use kyma_bindings::config::{Cli, Command};
 use serde_json::{Value, json};
 
 /// The least that must be said.
-const LEAST: [&str; 4] = [
+pub const LEAST: [&str; 4] = [
     "--set",
     "image.repository=registry.example/kyma-bindings",
     "--set",
     "auth.methods={none},auth.allowAnonymous=true",
 ];
 
-async fn rendered(args: &[&str]) -> String {
+pub async fn rendered(args: &[&str]) -> String {
     let output = template(args).await.unwrap();
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
-async fn refusal(args: &[&str]) -> String {
+pub async fn refusal(args: &[&str]) -> String {
     let output = template(args).await.unwrap();
     assert!(!output.status.success(), "{args:?} is accepted");
     String::from_utf8(output.stderr).unwrap()
@@ -61,6 +61,18 @@ async fn what_would_let_strangers_in_or_cannot_work_is_refused() {
         ("auth.methods={none,basic}", "none must be the only one"),
         ("auth.methods={basic}", "auth.basic.existingSecret must be set"),
         ("auth.methods={basic},auth.basic.existingSecret=s", "set tls.existingSecret, or"),
+        (
+            "auth.methods={none},auth.allowAnonymous=true,tls.existingSecret=s,tls.certManager.enabled=true",
+            "existingSecret or certManager.enabled, not both",
+        ),
+        (
+            "auth.methods={none},auth.allowAnonymous=true,tls.certManager.enabled=true",
+            "tls.certManager.issuerRef.name must be set",
+        ),
+        (
+            "auth.methods={none},auth.allowAnonymous=true,httpRoute.enabled=true",
+            "httpRoute.parentRefs must be set",
+        ),
         ("auth.methods={jwt}", "auth.jwt.issuer and auth.jwt.audience must be set"),
         (
             "auth.methods={none},auth.allowAnonymous=true,podDisruptionBudget.minAvailable=1",
@@ -138,7 +150,7 @@ async fn the_program_takes_the_arguments_of_the_cleanup() {
 }
 
 /// The objects of one kind.
-fn objects(rendered: &str, kind: &str) -> Vec<Value> {
+pub fn objects(rendered: &str, kind: &str) -> Vec<Value> {
     let objects = rendered.split("\n---\n").filter(|object| object.contains(&format!("\nkind: {kind}\n")));
     objects.map(|object| serde_saphyr::from_str(object).unwrap()).collect()
 }

@@ -11,8 +11,12 @@ use crate::world::world;
 const UPDATE: &str = "KYMA_BINDINGS_UPDATE_GOLDEN";
 
 /// What a plain API server does not serve.
-const FOREIGN: [&str; 2] =
-    ["\napiVersion: monitoring.coreos.com/v1\n", "\napiVersion: operator.victoriametrics.com/v1beta1\n"];
+const FOREIGN: [&str; 4] = [
+    "\napiVersion: cert-manager.io/v1\n",
+    "\napiVersion: gateway.networking.k8s.io/v1\n",
+    "\napiVersion: monitoring.coreos.com/v1\n",
+    "\napiVersion: operator.victoriametrics.com/v1beta1\n",
+];
 
 fn cases() -> Vec<PathBuf> {
     let files = fs::read_dir(chart().join("ci")).unwrap();

@@ -9,6 +9,7 @@ mod auth;
 mod bounds;
 mod browser;
 mod chart;
+mod chart_exposure;
 mod chart_golden;
 mod chart_schema;
 mod check;
