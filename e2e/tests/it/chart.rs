@@ -73,6 +73,14 @@ async fn what_would_let_strangers_in_or_cannot_work_is_refused() {
             "auth.methods={none},auth.allowAnonymous=true,httpRoute.enabled=true",
             "httpRoute.parentRefs must be set",
         ),
+        (
+            "auth.methods={none},auth.allowAnonymous=true,istio.enabled=true",
+            "istio.virtualService.domain must be set",
+        ),
+        (
+            "auth.methods={none},auth.allowAnonymous=true,istio.enabled=true,tls.existingSecret=s",
+            "leave TLS to the mesh",
+        ),
         ("auth.methods={jwt}", "auth.jwt.issuer and auth.jwt.audience must be set"),
         (
             "auth.methods={none},auth.allowAnonymous=true,podDisruptionBudget.minAvailable=1",

@@ -1,5 +1,6 @@
 //! How the chart's API is reached: its certificate and its routes.
 
+use e2e::helm::chart;
 use serde_json::{Value, json};
 
 use crate::chart::{LEAST, objects, rendered};
@@ -61,4 +62,91 @@ async fn a_route_leads_to_the_port_of_the_service() {
         }]);
         assert_eq!(route["spec"]["rules"], expected, "{values}");
     }
+}
+
+const MESH: &str = "istio.enabled=true,istio.virtualService.domain=kcp.example,auth.allowAnonymous=false,auth.methods={jwt},\
+                    auth.jwt.issuer=https://i.example,auth.jwt.audience=b";
+
+fn pod(rendered: &str, component: &str) -> Value {
+    let pods =
+        objects(rendered, "Deployment").into_iter().map(|pod| pod["spec"]["template"]["metadata"].clone());
+    let mut pods = pods.filter(|of| of["labels"]["app.kubernetes.io/component"] == component);
+    pods.next().unwrap()
+}
+
+#[tokio::test]
+async fn in_a_mesh_tokens_are_asked_for_and_stay_in_the_request() {
+    assert!(!rendered(&LEAST).await.contains("istio"));
+    let rendered = with(MESH).await;
+    let route = only(&rendered, "VirtualService");
+    assert_eq!(route["spec"]["hosts"], json!(["kyma-bindings.kcp.example"]));
+    assert_eq!(route["spec"]["gateways"], json!(["kyma-system/kyma-gateway"]));
+    let to = json!({"host": "kb-kyma-bindings.kyma-bindings.svc.cluster.local", "port": {"number": 80}});
+    assert_eq!(route["spec"]["http"][0]["route"], json!([{"destination": to}]));
+    let authentication = only(&rendered, "RequestAuthentication");
+    let rule = json!([{"issuer": "https://i.example", "audiences": ["b"], "forwardOriginalToken": true}]);
+    assert_eq!(authentication["spec"]["jwtRules"], rule);
+    let policy = only(&rendered, "AuthorizationPolicy");
+    let rules = json!([{
+        "to": [{"operation": {"paths": ["/oauth/*"], "methods": ["GET", "PUT", "DELETE"]}}],
+        "from": [{"source": {"requestPrincipals": ["https://i.example/*"]}}],
+        "when": [{"key": "request.auth.claims[scp]", "values": ["broker:write"]}],
+    }]);
+    assert_eq!((&policy["spec"]["action"], &policy["spec"]["rules"]), (&json!("ALLOW"), &rules));
+    // Both are for the pods that the Service leads to.
+    for policy in [&authentication, &policy] {
+        assert_eq!(policy["spec"]["selector"]["matchLabels"], service(&rendered)["spec"]["selector"]);
+    }
+    let broker = pod(&rendered, "broker");
+    assert_eq!(broker["labels"]["sidecar.istio.io/inject"], "true");
+    assert_eq!(broker["annotations"]["traffic.sidecar.istio.io/excludeInboundPorts"], "9090");
+    let controller = pod(&rendered, "controller");
+    assert_eq!(controller["labels"]["sidecar.istio.io/inject"], "false");
+    let job = only(&rendered, "Job");
+    assert_eq!(job["spec"]["template"]["metadata"]["labels"]["sidecar.istio.io/inject"], "false");
+}
+
+#[tokio::test]
+async fn in_ambient_mode_the_waypoint_of_the_service_decides() {
+    let rendered = with(&format!("{MESH},istio.mode=ambient")).await;
+    let service = service(&rendered);
+    assert_eq!(service["metadata"]["labels"]["istio.io/use-waypoint"], "waypoint");
+    assert_eq!(service["metadata"]["labels"]["istio.io/ingress-use-waypoint"], "true");
+    let target = json!([{"group": "", "kind": "Service", "name": service["metadata"]["name"]}]);
+    for kind in ["RequestAuthentication", "AuthorizationPolicy"] {
+        let policy = only(&rendered, kind);
+        assert_eq!(policy["spec"]["targetRefs"], target, "{kind}");
+        assert!(policy["spec"]["selector"].is_null(), "{kind}");
+    }
+    let (broker, controller) = (pod(&rendered, "broker"), pod(&rendered, "controller"));
+    assert_eq!(broker["labels"]["istio.io/dataplane-mode"], "ambient");
+    assert!(controller["labels"]["istio.io/dataplane-mode"].is_null());
+    for pod in [broker, controller] {
+        assert_eq!(pod["labels"]["sidecar.istio.io/inject"], "false");
+    }
+}
+
+#[tokio::test]
+async fn with_passwords_alone_no_token_is_asked_for() {
+    let basic = "auth.methods={basic},auth.basic.existingSecret=s,auth.basic.allowWithoutTls=true";
+    let local = "istio.authorizationPolicy.fromNamespaces={kcp-system}";
+    let rendered = with(&format!("{MESH},{basic},{local}")).await;
+    assert!(objects(&rendered, "RequestAuthentication").is_empty());
+    let policy = only(&rendered, "AuthorizationPolicy");
+    let rules = json!([
+        {"to": [{"operation": {"paths": ["/oauth/*"], "methods": ["GET", "PUT", "DELETE"]}}]},
+        {"from": [{"source": {"namespaces": ["kcp-system"]}}]},
+    ]);
+    assert_eq!(policy["spec"]["rules"], rules);
+}
+
+#[test]
+fn the_rule_for_the_other_brokers_host_is_in_the_docs_and_leads_to_this_service() {
+    let page = std::fs::read_to_string(chart().join("../../docs/exposure.md")).unwrap();
+    let rule = page.split("```yaml\n").find(|text| text.starts_with("- match:")).unwrap();
+    let rule: Value = serde_saphyr::from_str(rule.split("```").next().unwrap()).unwrap();
+    let to = &rule[0]["route"][0]["destination"];
+    let expected =
+        json!({"host": "kb-kyma-bindings.kyma-bindings.svc.cluster.local", "port": {"number": 80}});
+    assert_eq!(to, &expected);
 }

@@ -11,10 +11,12 @@ use crate::world::world;
 const UPDATE: &str = "KYMA_BINDINGS_UPDATE_GOLDEN";
 
 /// What a plain API server does not serve.
-const FOREIGN: [&str; 4] = [
+const FOREIGN: [&str; 6] = [
     "\napiVersion: cert-manager.io/v1\n",
     "\napiVersion: gateway.networking.k8s.io/v1\n",
     "\napiVersion: monitoring.coreos.com/v1\n",
+    "\napiVersion: networking.istio.io/v1\n",
+    "\napiVersion: security.istio.io/v1\n",
     "\napiVersion: operator.victoriametrics.com/v1beta1\n",
 ];
 
@@ -22,7 +24,7 @@ fn cases() -> Vec<PathBuf> {
     let files = fs::read_dir(chart().join("ci")).unwrap();
     let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
     files.sort();
-    assert!(files.len() >= 3, "{files:?}");
+    assert!(files.len() >= 5, "{files:?}");
     files
 }
 
