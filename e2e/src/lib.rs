@@ -11,6 +11,7 @@ pub mod chaos;
 pub mod cluster;
 mod eventually;
 pub mod fake;
+pub mod foreign;
 pub mod helm;
 pub mod image;
 pub mod installed;
