@@ -13,8 +13,13 @@
 {{- end }}
 {{- end }}
 
+{{- /* Of the software itself. */}}
+{{- define "kyma-bindings.own-namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride }}
+{{- end }}
+
 {{- define "kyma-bindings.namespace" -}}
-{{- default .Release.Namespace .Values.config.namespace }}
+{{- default (include "kyma-bindings.own-namespace" .) .Values.config.namespace }}
 {{- end }}
 
 {{- define "kyma-bindings.selector" -}}
@@ -37,7 +42,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $root := .root -}}
 metadata:
   name: {{ .name }}
-  namespace: {{ default $root.Release.Namespace .namespace }}
+  namespace: {{ default (include "kyma-bindings.own-namespace" $root) .namespace }}
   labels:
     {{- include "kyma-bindings.labels" $root | nindent 4 }}
     {{- with .component }}
@@ -53,8 +58,13 @@ metadata:
 {{- end }}
 
 {{- define "kyma-bindings.image" -}}
-{{- $tag := default .Chart.AppVersion .Values.image.tag -}}
-{{ required "image.repository must be set: no image is published yet" .Values.image.repository }}:{{ $tag }}
+{{- $images := .Values.global.images }}
+{{- $repository := .Values.image.repository }}
+{{- with $images.container_registry.path }}
+{{- $repository = default (list . $images.kyma_bindings.dir "kyma-bindings" | compact | join "/" | replace "//" "/") $repository }}
+{{- end }}
+{{- $tag := coalesce .Values.image.tag $images.kyma_bindings.version .Chart.AppVersion -}}
+{{ required "image.repository must be set, or global.images.container_registry.path: no image is published yet" $repository }}:{{ $tag }}
 {{- with .Values.image.digest }}@{{ . }}{{ end }}
 {{- end }}
 

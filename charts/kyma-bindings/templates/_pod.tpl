@@ -1,3 +1,28 @@
+{{- /* What all pods have, those of hooks too. */}}
+{{- define "kyma-bindings.pod" -}}
+{{- with concat .Values.imagePullSecrets .Values.global.imagePullSecrets | uniq }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- if ne .Values.hostUsers nil }}
+hostUsers: {{ .Values.hostUsers }}
+{{- end }}
+{{- with .Values.dnsPolicy }}
+dnsPolicy: {{ . }}
+{{- end }}
+{{- with .Values.dnsConfig }}
+dnsConfig:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.hostAliases }}
+hostAliases:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.podSpecExtra }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
 {{- define "kyma-bindings.args" -}}
 {{- $values := .root.Values -}}
 - run

@@ -205,3 +205,28 @@ async fn what_goes_out_is_narrowed_only_on_demand_and_to_what_is_needed() {
     });
     assert_eq!(egress["spec"], expected);
 }
+
+#[tokio::test]
+async fn one_value_moves_the_image_to_a_mirror_and_none_moves_it_twice() {
+    let open = "auth.methods={none},auth.allowAnonymous=true";
+    let mirror = "global.images.container_registry.path=mirror.example/kyma";
+    let version = env!("CARGO_PKG_VERSION");
+    let release = "global.images.kyma_bindings.dir=prod,global.images.kyma_bindings.version=9.8.7";
+    let digest = format!("sha256:{}", "0a".repeat(32));
+    for (values, image) in [
+        (mirror.to_owned(), format!("mirror.example/kyma/kyma-bindings:{version}")),
+        (format!("{mirror},{release}"), "mirror.example/kyma/prod/kyma-bindings:9.8.7".to_owned()),
+        (format!("{mirror},{release},image.tag=v1"), "mirror.example/kyma/prod/kyma-bindings:v1".to_owned()),
+        (format!("{mirror},image.repository=own.example/kb"), format!("own.example/kb:{version}")),
+        (
+            format!("{mirror},image.digest={digest}"),
+            format!("mirror.example/kyma/kyma-bindings:{version}@{digest}"),
+        ),
+    ] {
+        let rendered = rendered(&["--set", open, "--set", &values]).await;
+        let images: Vec<_> =
+            rendered.lines().filter_map(|line| line.trim().strip_prefix("image: ")).collect();
+        // Of both Deployments and of the cleanup.
+        assert_eq!(images, [&image; 3], "{values}");
+    }
+}

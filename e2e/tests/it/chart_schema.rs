@@ -13,6 +13,8 @@ async fn a_wrong_value_is_refused_by_its_name() {
         ("config.maxExpirationSeconds=7201", ["/config/maxExpirationSeconds", "7,200"]),
         ("config.createTimeout=15", ["/config/createTimeout", "want string"]),
         ("admissionPolicy.validationActions={Deny,Warn}", ["/admissionPolicy/validationActions", "not"]),
+        ("podSpecExtra.containers=x", ["propertyName 'containers'", "not"]),
+        ("metrics.serviceMonitor.endpoint.port=x", ["propertyName 'port'", "not"]),
         ("image.digest=sha256:1", ["/image/digest", "does not match pattern"]),
     ] {
         let least = "image.repository=r.example/i,auth.methods={none},auth.allowAnonymous=true";
