@@ -10,7 +10,7 @@ use e2e::{Cluster, eventually, foreign};
 use crate::world::world;
 
 /// Set it to have the expected files written anew.
-const UPDATE: &str = "KYMA_BINDINGS_UPDATE_GOLDEN";
+pub const UPDATE: &str = "KYMA_BINDINGS_UPDATE_GOLDEN";
 
 /// What nothing serves here: its operator is no module of the Go proxy.
 const FOREIGN: &str = "\napiVersion: operator.victoriametrics.com/v1beta1\n";

@@ -11,6 +11,7 @@ mod browser;
 mod chart;
 mod chart_exposure;
 mod chart_golden;
+mod chart_readme;
 mod chart_schema;
 mod check;
 mod cleanup;
