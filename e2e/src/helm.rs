@@ -1,5 +1,6 @@
 //! Helm, with which the tests render the chart: found in `KUBEBUILDER_ASSETS`, or built once and kept.
 
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
@@ -21,6 +22,20 @@ const HELM: Program = Program {
     version: HELM_VERSION,
     duration: "about three minutes",
     // Another version may render or refuse otherwise.
+    from_path: false,
+};
+
+/// The version in `helm3/go.mod`, without the leading `v`.
+const HELM3_VERSION: &str = "3.22.0";
+
+const HELM3_MODULE: Module =
+    Module { directory: "helm3", kept: "helm-v3.22.0", ldflags: String::new, tags: "" };
+const HELM3: Program = Program {
+    name: "helm",
+    package: "helm.sh/helm/v3/cmd/helm",
+    module: &HELM3_MODULE,
+    version: HELM3_VERSION,
+    duration: "about three minutes",
     from_path: false,
 };
 
@@ -53,19 +68,37 @@ pub async fn template(args: &[&str]) -> Result<Output> {
 /// # Errors
 /// As [`template`].
 pub async fn template_in(namespace: &str, args: &[&str]) -> Result<Output> {
-    let chart = chart();
-    let chart = chart.to_str().context("the path of the chart")?;
-    let template = ["template", "kb", chart, "--namespace", namespace];
-    helm(None, &[&template[..], &["--kube-version", KUBERNETES_VERSION], args].concat()).await
+    let helm = program().await?;
+    run(&helm, None, &rendering(namespace, args)).await
 }
 
-/// Runs Helm on a cluster, or on none. A failure of its is not an error here.
+/// The same as [`template`] by Helm 3.
+///
+/// # Errors
+/// As [`template`].
+pub async fn template_by_helm_3(args: &[&str]) -> Result<Output> {
+    // Not from `KUBEBUILDER_ASSETS`: a program of that name there is Helm 4.
+    let helm = HELM3.build_unless_kept().await?;
+    run(&helm, None, &rendering("kyma-bindings", args)).await
+}
+
+fn rendering(namespace: &str, args: &[&str]) -> Vec<OsString> {
+    let template = [OsStr::new("template"), OsStr::new("kb"), chart().as_os_str()].map(OsStr::to_owned);
+    let options = ["--namespace", namespace, "--kube-version", KUBERNETES_VERSION];
+    template.into_iter().chain(options.iter().chain(args).map(OsString::from)).collect()
+}
+
+/// Runs Helm on a cluster. A failure of its is not an error here.
 ///
 /// # Errors
 /// When Helm can't be had or run.
-pub async fn helm(kubeconfig: Option<&Path>, args: &[&str]) -> Result<Output> {
+pub async fn helm(kubeconfig: &Path, args: &[&str]) -> Result<Output> {
     let helm = program().await?;
-    let mut command = Command::new(&helm);
+    run(&helm, Some(kubeconfig), &args.iter().map(OsString::from).collect::<Vec<_>>()).await
+}
+
+async fn run(helm: &Path, kubeconfig: Option<&Path>, args: &[OsString]) -> Result<Output> {
+    let mut command = Command::new(helm);
     // What a person has set up for themselves must not matter.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("HELM_") || name == "KUBECONFIG" {
@@ -84,10 +117,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_is_that_of_the_go_module() {
+    fn versions_are_those_of_the_go_modules() {
         let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("helm/go.mod");
         let module = std::fs::read_to_string(module).unwrap();
         assert_eq!(HELM_MODULE.kept, format!("helm-v{HELM_VERSION}"));
         assert!(module.contains(&format!("helm.sh/helm/v4 v{HELM_VERSION}\n")));
+        let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("helm3/go.mod");
+        let module = std::fs::read_to_string(module).unwrap();
+        assert_eq!(HELM3_MODULE.kept, format!("helm-v{HELM3_VERSION}"));
+        assert!(module.contains(&format!("helm.sh/helm/v3 v{HELM3_VERSION}\n")));
     }
 }

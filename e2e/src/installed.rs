@@ -118,7 +118,7 @@ impl Installed {
     /// When it fails, with what it says.
     pub async fn helm(&self, args: &[&str]) -> Result<String> {
         let kubeconfig = self.nodes.cluster().kubeconfig_path();
-        let output = helm(Some(kubeconfig), &[args, &["--namespace", NAMESPACE]].concat()).await?;
+        let output = helm(kubeconfig, &[args, &["--namespace", NAMESPACE]].concat()).await?;
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said).into_owned();
         ensure!(output.status.success(), "helm {args:?}: {said}");

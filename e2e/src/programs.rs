@@ -101,6 +101,15 @@ impl Program {
     pub async fn find_or_build(&self) -> Result<PathBuf, BinariesError> {
         Places::from_env()?.provide(self).await
     }
+
+    /// The same from the cache alone: for one whose name another version has, too.
+    ///
+    /// # Errors
+    /// As [`Self::find_or_build`].
+    pub async fn build_unless_kept(&self) -> Result<PathBuf, BinariesError> {
+        let places = Places { assets: None, ..Places::from_env()? };
+        places.provide(self).await
+    }
 }
 
 /// The directory in which all that is built or fetched is kept.

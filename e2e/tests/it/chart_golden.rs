@@ -1,11 +1,14 @@
 //! What the chart renders for each file of values in `ci`, word by word, and that an API server takes it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use e2e::helm::{chart, template};
+use e2e::helm::{chart, template, template_by_helm_3};
 use e2e::stage::SOON;
 use e2e::{Cluster, eventually, foreign};
+
+use serde_json::Value;
 
 use crate::world::world;
 
@@ -93,6 +96,33 @@ async fn an_api_server_takes_it_and_holds_the_pods_for_restricted() {
         let applied = control.kubectl(&apply).await.unwrap();
         assert!(applied.contains("deployment.apps/"), "{applied}");
     }
+}
+
+/// The objects, each parsed, in the order of kind and name: that of Helm is its own matter.
+fn objects(rendered: &str) -> BTreeMap<String, Value> {
+    let documents = rendered.split("\n---\n").filter(|text| text.contains("\nkind: "));
+    let objects = documents.map(|text| {
+        let object: Value = serde_saphyr::from_str(text).unwrap();
+        let name =
+            format!("{} {} {}", object["kind"], object["metadata"]["namespace"], object["metadata"]["name"]);
+        (name, object)
+    });
+    objects.collect()
+}
+
+#[tokio::test]
+async fn helm_3_renders_the_same_objects() {
+    for values in cases() {
+        let args = ["--values", values.to_str().unwrap()];
+        let output = template_by_helm_3(&args).await.unwrap();
+        assert!(output.status.success(), "{}: {}", values.display(), String::from_utf8_lossy(&output.stderr));
+        let by_helm_3 = objects(std::str::from_utf8(&output.stdout).unwrap());
+        let expected = objects(&rendered(&values).await);
+        assert!(expected.len() > 5, "{}", values.display());
+        assert_eq!(by_helm_3, expected, "{}", values.display());
+    }
+    let refused = template_by_helm_3(&["--set", "replicacount=2"]).await.unwrap();
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("replicacount"));
 }
 
 /// Keys of `values.yaml`, as paths, down to what the templates take as a whole.

@@ -18,7 +18,7 @@ helm install kb kyma-bindings --namespace kyma-bindings --create-namespace \\
   --set 'auth.methods={basic}' --set auth.basic.existingSecret=broker-users --set tls.existingSecret=broker-tls
 ```
 
-An image and `auth.methods` must be given, and the namespace of `config.instanceNamespace` must exist.
+An image and `auth.methods` must be given, and the namespace of `config.instanceNamespace` must exist. Helm 3 and Helm 4 render the same.
 
 ## Values
 This table is made from the comments in `values.yaml`.
