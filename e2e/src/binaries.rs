@@ -70,7 +70,8 @@ const KUBE_APISERVER: Program = Program {
 };
 pub(crate) const KUBECTL: Program =
     of_kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl", "about a minute");
-pub(crate) const KUBE_CONTROLLER_MANAGER: Program = of_kubernetes(
+/// The controllers of Kubernetes itself.
+pub const KUBE_CONTROLLER_MANAGER: Program = of_kubernetes(
     "kube-controller-manager",
     "k8s.io/kubernetes/cmd/kube-controller-manager",
     "a minute or two",

@@ -2,20 +2,22 @@
 //! works with them alone.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use e2e::binaries::KUBE_CONTROLLER_MANAGER;
 use e2e::cluster::client_from;
 use e2e::helm::template_in;
-use e2e::stage::{SOON, prove, prove_refused};
-use e2e::{Operator, Stage, eventually};
-use k8s_openapi::api::core::v1::Secret;
+use e2e::stage::{SOON, install_crd, prove, prove_refused};
+use e2e::{Cluster, ManagedProcess, Operator, Stage, WorkDir, eventually};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::Client;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kyma_bindings::api::binding::KymaBinding;
 use kyma_bindings::api::names::FINALIZER;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::world::{program, stage};
+use crate::world::{program, stage, world};
 
 const GARBAGE_COLLECTOR: &str = "system:serviceaccount:kube-system:generic-garbage-collector";
 const NAMESPACE_CONTROLLER: &str = "system:serviceaccount:kube-system:namespace-controller";
@@ -38,6 +40,11 @@ struct Release {
 impl Release {
     async fn install(name: &str, more: &[&str]) -> Self {
         let (stage, instance) = stage(name).await;
+        Self::install_on(stage, instance, more).await
+    }
+
+    async fn install_on(stage: Stage<'static>, instance: String, more: &[&str]) -> Self {
+        let name = stage.namespace.strip_prefix("bindings-").unwrap().to_owned();
         let instances = format!("config.instanceNamespace={}", stage.instance_namespace);
         let least = "image.repository=r.example/i,auth.methods={none},auth.allowAnonymous=true";
         let args = [&["--set", least, "--set", &instances], more].concat();
@@ -327,4 +334,65 @@ async fn broker_controller_and_cleanup_work_with_the_charts_rights_under_the_pol
     stage.gone("admission-road-3", SOON).await.unwrap();
     broker.terminate().await.unwrap();
     controller.terminate().await.unwrap();
+}
+
+/// Kubernetes' own garbage collector and namespace controller, with the accounts that they have there.
+async fn controllers_of_kubernetes(stage: &Stage<'_>) -> ManagedProcess {
+    let dir = Arc::new(WorkDir::new("controllers").unwrap());
+    let kubeconfig = dir.path().join("kubeconfig");
+    let user = stage.control().kubeconfig_for("system:kube-controller-manager", &[]).unwrap();
+    std::fs::write(&kubeconfig, user).unwrap();
+    let mut command = std::process::Command::new(KUBE_CONTROLLER_MANAGER.find_or_build().await.unwrap());
+    command.arg("--kubeconfig").arg(kubeconfig).args([
+        "--controllers=garbage-collector-controller,namespace-controller",
+        "--use-service-account-credentials",
+        "--leader-elect=false",
+        "--secure-port=0",
+    ]);
+    ManagedProcess::spawn("kube-controller-manager", &command, &dir).unwrap()
+}
+
+#[tokio::test]
+async fn the_controllers_of_kubernetes_do_their_part_under_the_policy() {
+    // A control plane of its own: these controllers act on all namespaces.
+    let control: &'static Cluster = Box::leak(Box::new(Cluster::start("admission-gc").await.unwrap()));
+    install_crd(control).await.unwrap();
+    let stage = Stage::new(control, "admission-gc").await.unwrap();
+    let instance = "i-admission-gc".to_owned();
+    let managed = world().await.managed.admin_kubeconfig();
+    stage.register(&instance, "r-admission-gc", &managed).await.unwrap();
+    let release = Release::install_on(stage, instance, &[]).await;
+    let stage = &release.stage;
+    let running = controllers_of_kubernetes(stage).await;
+    let tenant = release.tenant().await;
+    release.in_force(&tenant).await;
+    let account = release.file("controller").await;
+    let args = [&["--role", "controller"][..], &stage.args()].concat();
+    let operator = Operator::start(program(), &account, &args).await.unwrap();
+    let orphan =
+        DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() };
+    for (n, how) in [DeleteParams::foreground(), DeleteParams::background(), orphan].iter().enumerate() {
+        let name = format!("admission-gc-{n}");
+        let bindings = release.bindings(&tenant);
+        bindings.create(&PostParams::default(), &binding(&name, &release.instance, &[])).await.unwrap();
+        let kubeconfig = stage.ready(&name).await.unwrap();
+        bindings.delete(&name, how).await.unwrap();
+        stage.gone(&name, SOON).await.unwrap_or_else(|e| panic!("{how:?}: {e}; {}", running.log_tail(5)));
+        prove_refused(&kubeconfig).await.unwrap();
+    }
+    operator.terminate().await.unwrap();
+
+    let controller = client_from(&release.account("controller").await).await.unwrap();
+    let left = secret(&json!({"name": "kyma-binding-left"}));
+    release.secrets(&controller).create(&PostParams::default(), &left).await.unwrap();
+    control.kubectl(&["delete", "namespace", &stage.namespace, "--wait=false"]).await.unwrap();
+    let namespaces: Api<Namespace> = Api::all(control.client());
+    eventually("the namespace to be gone", SOON, async || {
+        match namespaces.get_opt(&stage.namespace).await.map_err(|e| e.to_string())? {
+            Some(left) => Err(format!("{:?}", left.status)),
+            None => Ok(()),
+        }
+    })
+    .await
+    .unwrap();
 }
