@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::runtime::events::{Event, EventType, Recorder};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{Event, Recorder};
 use kube::runtime::reflector::Store;
 use kube::{Resource as _, ResourceExt as _};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::decide::BindablePlans;
+use super::events::Told;
 use super::health::Health;
 use super::ledger::Ledger;
 use super::plane::Plane;
@@ -113,45 +115,47 @@ impl Context {
         renew
     }
 
-    /// Tells people what went wrong with a binding. An Event that can't be written fails nothing.
-    pub async fn warn(&self, binding: &KymaBinding, reason: &str, action: &str, note: String) {
-        self.publish(EventType::Warning, binding, reason, action, note).await;
+    /// Tells people of a binding. An Event that can't be written fails nothing; the same one again
+    /// only counts up.
+    pub async fn tell(&self, binding: &KymaBinding, told: Told, note: String) {
+        self.publish(binding.object_ref(&()), told, note).await;
     }
 
-    /// Tells people that something was put right.
-    pub async fn inform(&self, binding: &KymaBinding, reason: &str, action: &str, note: String) {
-        self.publish(EventType::Normal, binding, reason, action, note).await;
+    /// The same of one that is gone.
+    pub async fn tell_of_gone(&self, owner: &Owner, told: Told, note: String) {
+        let reference = ObjectReference {
+            api_version: Some(KymaBinding::api_version(&()).into()),
+            kind: Some(KymaBinding::kind(&()).into()),
+            namespace: Some(self.settings.namespace.clone()),
+            name: Some(owner.binding.to_string()),
+            uid: Some(owner.uid.clone()),
+            ..ObjectReference::default()
+        };
+        self.publish(reference, told, note).await;
     }
 
     /// Tells whoever applied a binding how it went. A request over HTTP has its answer instead, so
     /// the road from PUT to 201 has no write for an Event.
-    pub async fn tell_applicant(&self, binding: &KymaBinding, type_: EventType, reason: &str, note: String) {
+    pub async fn tell_applicant(&self, binding: &KymaBinding, told: Told, note: String) {
         if !binding.is_from_osb() {
-            self.publish(type_, binding, reason, "Bind", note).await;
+            self.tell(binding, told, note).await;
         }
     }
 
-    async fn publish(
-        &self,
-        type_: EventType,
-        binding: &KymaBinding,
-        reason: &str,
-        action: &str,
-        note: String,
-    ) {
+    async fn publish(&self, reference: ObjectReference, told: Told, note: String) {
         let event = Event {
-            type_,
-            reason: reason.to_owned(),
+            type_: told.type_(),
+            reason: told.reason().to_owned(),
             note: Some(note),
-            action: action.to_owned(),
+            action: told.action().to_owned(),
             secondary: None,
         };
-        let reference = binding.object_ref(&());
         let write =
             failpoint::around("controller", "write the Event", self.recorder.publish(&event, &reference));
         let published = tokio::time::timeout(EVENT_DEADLINE, write).await;
         if !matches!(published, Ok(Ok(()))) {
-            tracing::warn!(binding_id = binding.name_any(), reason, "an Event could not be written");
+            let binding_id = reference.name.unwrap_or_default();
+            tracing::warn!(binding_id, reason = told.reason(), "an Event could not be written");
         }
     }
 }

@@ -6,6 +6,7 @@ use kube::runtime::controller::Action;
 
 use super::apply::{self, Made, Terms};
 use super::context::reason;
+use super::events::Told;
 use super::reconcile::{Error, Round, rest};
 use super::status::Outcome;
 use crate::api::conditions::Reason;
@@ -88,7 +89,7 @@ impl Round<'_> {
 
     async fn tell_repaired(&self, note: &str) {
         tracing::warn!(binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id, "{note}");
-        self.ctx.inform(self.binding, "Repaired", "Repair", note.to_owned()).await;
+        self.ctx.tell(self.binding, Told::Repaired, note.to_owned()).await;
     }
 
     pub(super) fn foreign_secret(&self) -> String {

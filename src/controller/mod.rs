@@ -4,6 +4,7 @@ pub mod apply;
 pub mod backoff;
 pub mod context;
 pub mod decide;
+mod events;
 pub mod gauges;
 pub mod health;
 pub mod leader;

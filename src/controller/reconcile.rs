@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
-use kube::runtime::events::EventType;
 
 use super::apply::{self, Made, Revoked, Terms};
 use super::context::{Context, reason};
 use super::decide::{self, Facts, GiveUp, Removal, Step};
+use super::events::Told;
 use super::ledger::Admission;
 use super::plane::PlaneError;
 use super::status::{self, Outcome, Pin};
@@ -157,7 +157,7 @@ impl Round<'_> {
                     binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id, "kubeconfig issued"
                 );
                 let note = format!("Secret {} holds a working kubeconfig", self.owner.binding.object_name());
-                self.ctx.tell_applicant(self.binding, EventType::Normal, "Issued", note).await;
+                self.ctx.tell_applicant(self.binding, Told::Bound, note).await;
                 Ok(rest(Some(until)))
             }
             Made::Failed(failure, pin) => self.fail(target, &failure, pin).await,
@@ -201,8 +201,8 @@ impl Round<'_> {
         }
         // Not before it is written: until then it may be taken for an issued one and made again.
         self.ctx.ledger.lock().release(&self.owner.uid);
-        let event = if why == Reason::ForeignObject { "OwnershipConflict" } else { why.as_str() };
-        self.ctx.warn(self.binding, event, "Bind", message).await;
+        let told = if why == Reason::AccessLost { Told::AccessLost } else { Told::OwnershipConflict };
+        self.ctx.tell(self.binding, told, message).await;
         Ok(action)
     }
 
@@ -231,7 +231,7 @@ impl Round<'_> {
         );
         let action = self.settle(Outcome::Rejected(why, message.clone())).await?;
         self.ctx.metrics.bound("rejected");
-        self.ctx.tell_applicant(self.binding, EventType::Warning, "Rejected", message).await;
+        self.ctx.tell_applicant(self.binding, Told::Rejected, message).await;
         Ok(action)
     }
 
@@ -262,7 +262,7 @@ impl Round<'_> {
                     }
                     Revoked::Failed(failure) => {
                         let message = format!("{failure}; what was made for this binding is not removed yet");
-                        self.ctx.warn(self.binding, "CleanupFailed", "Unbind", message.clone()).await;
+                        self.ctx.tell(self.binding, Told::CleanupFailed, message.clone()).await;
                         return self.retry(Outcome::Removing(reason(&failure), message)).await;
                     }
                 }
@@ -290,7 +290,7 @@ impl Round<'_> {
             }
         };
         tracing::warn!(binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id, "{note}");
-        self.ctx.warn(self.binding, "CleanupAbandoned", "Unbind", note.to_owned()).await;
+        self.ctx.tell(self.binding, Told::Abandoned, note.to_owned()).await;
     }
 
     /// Writes the outcome if it is news, and rests until the binding ends.
@@ -301,9 +301,14 @@ impl Round<'_> {
     }
 
     /// Writes the outcome if it is news, and tries again after a wait of this binding's own, or
-    /// looks at it when its time is up.
+    /// looks at it when its time is up. People are told of news only: tries may be many.
     pub(super) async fn retry(&self, outcome: Outcome) -> Result<Action, Error> {
-        self.write(&outcome).await?;
+        let news = self.write(&outcome).await?;
+        if let Outcome::Failing(why, message, _) | Outcome::Held(why, message) = &outcome
+            && let Some(told) = Told::of_trouble(*why).filter(|_| news)
+        {
+            self.ctx.tell(self.binding, told, message.clone()).await;
+        }
         match outcome {
             Outcome::Removing(..) => self.ctx.metrics.unbound("retried"),
             // One that is issued is only mended.
@@ -324,11 +329,12 @@ impl Round<'_> {
         Ok(Action::requeue(until_end(self.binding, wait, self.ends)))
     }
 
-    async fn write(&self, outcome: &Outcome) -> Result<(), Error> {
-        let Some(status) = status::desired(self.binding, outcome, self.now) else { return Ok(()) };
+    /// Whether it was news.
+    async fn write(&self, outcome: &Outcome) -> Result<bool, Error> {
+        let Some(status) = status::desired(self.binding, outcome, self.now) else { return Ok(false) };
         let written = self.ctx.plane.write_status(self.binding, status).await?;
         self.ctx.ledger.lock().wrote(&self.owner.uid, &written);
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use super::apply::{self, Revoked};
 use super::backoff::Backoff;
 use super::context::{Context, reason};
+use super::events::Told;
 use super::ledger::Stray;
 use crate::clock;
 use crate::managed::Owner;
@@ -77,6 +78,8 @@ async fn try_once(ctx: &Context, stray: &Stray, owner: &Owner) -> Result<&'stati
     let end = match revoked {
         Revoked::Gone => {
             ctx.metrics.orphans_removed(1);
+            let note = "somebody took the finalizer off and deleted it; what it had made in the managed cluster was removed";
+            ctx.tell_of_gone(owner, Told::Swept, note.to_owned()).await;
             "revoked what a binding without clean-up left"
         }
         Revoked::ClusterReplaced => "the cluster of a binding without clean-up is gone",

@@ -16,6 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::context::Context;
 use super::decide::is_issued;
+use super::events::Told;
 use super::plane::PlaneError;
 use super::schedule::Schedule;
 use super::sweep::{self, Fuse, Refusal, Times};
@@ -247,5 +248,9 @@ async fn remove(ctx: &Context, cluster: &Cluster, orphan: &Marked) -> Result<(),
         control_plane: ctx.control_plane.clone(),
     };
     tracing::info!(binding_id = %orphan.binding, "removing what a binding that no longer exists has left");
-    Bound::new(cluster, &owner, &ctx.settings.managed_namespace).revoke(&orphan.uids).await
+    Bound::new(cluster, &owner, &ctx.settings.managed_namespace).revoke(&orphan.uids).await?;
+    let note =
+        "the binding is gone; what it had left in the managed cluster was found by a sweep and removed";
+    ctx.tell_of_gone(&owner, Told::Swept, note.to_owned()).await;
+    Ok(())
 }

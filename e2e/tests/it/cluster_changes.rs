@@ -5,10 +5,10 @@ use std::time::Duration;
 use e2e::stage::{MANAGED_NAMESPACE, SOON, prove, prove_refused};
 use e2e::{Cluster, Stage, eventually};
 use k8s_openapi::api::core::v1::ServiceAccount;
-use k8s_openapi::api::events::v1::Event;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
+use crate::events::told;
 use crate::lifecycle::objects;
 use crate::world::{control_with_runtimes, program, stage, world};
 
@@ -142,14 +142,7 @@ async fn a_person_can_say_to_forget_a_cluster() {
     let forget = json!({"metadata": {"annotations": {"bindings.kyma-project.io/forget": "true"}}});
     stage.bindings().patch("forget-1", &PatchParams::default(), &Patch::Merge(&forget)).await.unwrap();
     stage.gone("forget-1", SOON).await.unwrap();
-    let events: Api<Event> = Api::namespaced(stage.control().client(), &stage.namespace);
-    eventually("an Event that says so", SOON, async || {
-        let events = events.list(&ListParams::default()).await.unwrap().items;
-        let reasons: Vec<_> = events.into_iter().filter_map(|e| e.reason).collect();
-        if reasons.iter().any(|r| r == "CleanupAbandoned") { Ok(()) } else { Err(format!("{reasons:?}")) }
-    })
-    .await
-    .unwrap();
+    told(&stage, "forget-1", "Warning", "Abandoned").await;
 }
 
 /// A stage in the control plane that has Runtimes.

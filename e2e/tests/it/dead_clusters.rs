@@ -9,6 +9,7 @@ use futures::future::join_all;
 use kube::api::ListParams;
 use kyma_bindings::api::conditions::Kind;
 
+use crate::events::told;
 use crate::world::{program, stage, world};
 
 const DEATHS: [(Death, &str); 9] = [
@@ -79,6 +80,9 @@ async fn a_hundred_dead_clusters_cost_only_themselves_and_each_has_its_cause() {
     })
     .await
     .unwrap();
+    for (i, (_, reason)) in DEATHS.iter().enumerate() {
+        told(&stage, &format!("hundred-{i}"), "Warning", reason).await;
+    }
 }
 
 #[tokio::test]

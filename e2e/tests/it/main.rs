@@ -24,6 +24,7 @@ mod crd;
 mod dashboard;
 mod dead_clusters;
 mod docs;
+mod events;
 mod failover;
 mod http2;
 mod image;

@@ -6,11 +6,11 @@ use e2e::stage::{MANAGED_NAMESPACE, SOON, prove, prove_refused};
 use e2e::{Cluster, Operator, Stage, eventually};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
+use crate::events::told;
 use crate::lifecycle::objects;
 use crate::world::{program, stage, world};
 
@@ -37,6 +37,7 @@ async fn a_binding_deleted_past_our_finalizer_is_revoked_at_once() {
     .await
     .unwrap();
     stage.gone("forced-1", SOON).await.unwrap();
+    told(&stage, "forced-1", "Normal", "Swept").await;
 
     // The usual end is none of these.
     assert_eq!(operator.osb().bound(&instance, "forced-2").await.unwrap().status, 201);
@@ -133,6 +134,7 @@ async fn orphans_are_removed_and_nothing_else_is() {
     .unwrap();
     let age = Timestamp::now().duration_since(began).as_secs();
     assert!(age >= 15, "swept at the age of {age} s");
+    told(&stage, "orphans-1", "Normal", "Swept").await;
 
     // Old enough by now, all of them; and one that is young.
     plant(managed, "kyma-binding-orphans-young", &id, &stage.namespace).await;
@@ -268,16 +270,8 @@ async fn vanished_or_changed_rights_are_restored_and_a_lost_account_is_said() {
     // It stays what it is.
     swept(&operator).await;
     stage.condition("repaired-1", "Stalled", "True", "AccessLost").await.unwrap();
-    for reason in ["Repaired", "AccessLost"] {
-        eventually(reason, SOON, async || {
-            let events: Api<Event> = Api::namespaced(stage.control().client(), &stage.namespace);
-            let events = events.list(&ListParams::default()).await.unwrap();
-            let told = events.items.iter().any(|e| e.reason.as_deref() == Some(reason));
-            if told { Ok(()) } else { Err("no such Event") }
-        })
-        .await
-        .unwrap();
-    }
+    told(&stage, "repaired-1", "Normal", "Repaired").await;
+    told(&stage, "repaired-1", "Warning", "AccessLost").await;
     stage.bindings().delete("repaired-1", &DeleteParams::default()).await.unwrap();
     stage.gone("repaired-1", SOON).await.unwrap();
 }
