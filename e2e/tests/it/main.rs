@@ -35,6 +35,7 @@ mod leaks;
 mod levels;
 mod lifecycle;
 mod limit;
+mod manners;
 mod mounted;
 mod nodes;
 mod osb;
