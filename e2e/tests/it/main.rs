@@ -25,6 +25,7 @@ mod dashboard;
 mod dead_clusters;
 mod docs;
 mod events;
+mod examples;
 mod failover;
 mod http2;
 mod image;
