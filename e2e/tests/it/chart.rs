@@ -226,7 +226,7 @@ async fn one_value_moves_the_image_to_a_mirror_and_none_moves_it_twice() {
         let rendered = rendered(&["--set", open, "--set", &values]).await;
         let images: Vec<_> =
             rendered.lines().filter_map(|line| line.trim().strip_prefix("image: ")).collect();
-        // Of both Deployments and of the cleanup.
-        assert_eq!(images, [&image; 3], "{values}");
+        // Of both Deployments, of the cleanup and of both checks.
+        assert_eq!(images, [&image; 5], "{values}");
     }
 }

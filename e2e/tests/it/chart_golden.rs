@@ -73,7 +73,11 @@ async fn an_api_server_takes_it_and_holds_the_pods_for_restricted() {
         )
     };
     let mut there = vec![namespace("kyma-bindings"), namespace("kcp-system")];
-    // A pod is refused without its account, which a dry run doesn't make.
+    // A pod is refused without its account, which a dry run doesn't make, and without its runtime class.
+    there.push(
+        "---\napiVersion: node.k8s.io/v1\nkind: RuntimeClass\nmetadata: {name: gvisor}\nhandler: runsc\n"
+            .to_owned(),
+    );
     for values in cases() {
         let accounts = rendered(&values).await;
         let accounts = accounts.lines().filter_map(|line| line.strip_prefix("  serviceAccountName: "));
