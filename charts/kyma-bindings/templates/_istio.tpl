@@ -10,6 +10,13 @@ istio.io/dataplane-mode: ambient
 {{- end }}
 {{- end }}
 
+{{- /* A sidecar would outlive the pod of a hook. */}}
+{{- define "kyma-bindings.mesh.hook-labels" -}}
+{{- if .Values.istio.enabled }}
+sidecar.istio.io/inject: "false"
+{{- end }}
+{{- end }}
+
 {{- /* Probes and metrics come past the sidecar: from outside of the mesh, too. */}}
 {{- define "kyma-bindings.mesh.pod-annotations" -}}
 {{- with .root.Values.istio }}

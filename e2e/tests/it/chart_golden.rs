@@ -81,9 +81,11 @@ async fn an_api_server_takes_it_and_holds_the_pods_for_restricted() {
     for values in cases() {
         let accounts = rendered(&values).await;
         let accounts = accounts.lines().filter_map(|line| line.strip_prefix("  serviceAccountName: "));
-        there.extend(accounts.map(|name| {
-            let metadata = format!("{{name: {name}, namespace: kyma-bindings}}");
-            format!("---\napiVersion: v1\nkind: ServiceAccount\nmetadata: {metadata}\n")
+        there.extend(accounts.flat_map(|name| {
+            ["kyma-bindings", "kcp-system"].map(|namespace| {
+                let metadata = format!("{{name: {name}, namespace: {namespace}}}");
+                format!("---\napiVersion: v1\nkind: ServiceAccount\nmetadata: {metadata}\n")
+            })
         }));
     }
     fs::write(&namespaces, there.concat()).unwrap();
