@@ -17,7 +17,7 @@ use kube::{Client, Config};
 use serde_json::{Value, json};
 
 use crate::eventually;
-use crate::node::{NODE_ADDRESSES, Namespaces};
+use crate::machine::{NODE_ADDRESSES, Namespaces};
 use crate::pki::Pki;
 use crate::process::ManagedProcess;
 use crate::workdir::WorkDir;

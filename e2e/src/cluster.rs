@@ -17,7 +17,7 @@ use crate::apiserver::{ApiServer, StartError, compact_etcd, free_port, start_etc
 use crate::binaries::Binaries;
 use crate::eventually;
 use crate::kubeconfig::{Credentials, render};
-use crate::node::{Door, NODE_ADDRESSES, Namespaces};
+use crate::machine::{Door, NODE_ADDRESSES, Namespaces};
 use crate::pki::Pki;
 use crate::process::ManagedProcess;
 use crate::workdir::WorkDir;

@@ -16,7 +16,8 @@ use serde_json::json;
 
 use crate::helm::{chart, helm};
 use crate::image::{Architecture, Written, operator};
-use crate::node::{Door, NodeCluster};
+use crate::machine::Door;
+use crate::node::NodeCluster;
 use crate::stage::prepare_managed;
 use crate::{Cluster, Osb, Stage};
 

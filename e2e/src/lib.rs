@@ -20,6 +20,7 @@ pub mod issuer;
 mod kubeconfig;
 pub mod level;
 pub mod load;
+pub mod machine;
 pub mod node;
 pub mod operator;
 pub mod osb;

@@ -6,8 +6,6 @@
 //! Nodes share a network, and see nothing of the machine's: what pods shall reach has to be in it.
 
 mod config;
-mod door;
-mod namespaces;
 mod programs;
 mod worker;
 
@@ -23,11 +21,10 @@ use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::Api;
 
 use crate::apiserver::write_private;
+use crate::machine::{Door, NODE_ADDRESSES, Namespaces};
 use crate::process::ManagedProcess;
 use crate::{Cluster, ClusterOptions, eventually};
 
-pub use door::Door;
-pub(crate) use namespaces::{NODE_ADDRESSES, Namespaces};
 use programs::Programs;
 use worker::Worker;
 
@@ -53,7 +50,7 @@ impl NodeCluster {
     /// When the machine is not made for it, or something is not ready within a minute.
     pub async fn start(name: &str) -> Result<Self> {
         let programs = Programs::find_or_build().await?;
-        let namespaces = Arc::new(Namespaces::start(&programs).await?);
+        let namespaces = Arc::new(Namespaces::start(&programs.packages, &programs.pause).await?);
         let cluster =
             Cluster::start_in(name, ClusterOptions::default(), Some(Arc::clone(&namespaces))).await?;
         let network = namespaces.dir.path().join("network");

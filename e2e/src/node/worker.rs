@@ -8,11 +8,12 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::apiserver::write_private;
+use crate::machine::Namespaces;
 use crate::process::ManagedProcess;
 use crate::{Cluster, eventually};
 
 use super::programs::Programs;
-use super::{Namespaces, config, run};
+use super::{config, run};
 
 /// How long containerd may take to listen.
 const CONTAINERD_DEADLINE: Duration = Duration::from_secs(20);

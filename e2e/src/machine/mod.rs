@@ -1,5 +1,7 @@
 //! A machine within the machine: namespaces of its own for mounts, network, processes and names.
 
+mod door;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -14,8 +16,7 @@ use crate::eventually;
 use crate::process::{ManagedProcess, is_alive};
 use crate::workdir::{Guard, WorkDir};
 
-use super::door::Door;
-use super::programs::Programs;
+pub use door::Door;
 
 /// The addresses of the nodes in their network, which nobody outside sees.
 pub(crate) const NODE_ADDRESSES: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
@@ -53,7 +54,8 @@ pub(crate) struct Namespaces {
 }
 
 impl Namespaces {
-    pub async fn start(programs: &Programs) -> Result<Self> {
+    /// `packages` is the root of unpacked packages, `pause` the program that becomes the first process.
+    pub async fn start(packages: &Path, pause: &Path) -> Result<Self> {
         ensure!(
             rustix::process::geteuid().is_root(),
             "a node needs root: it makes namespaces, mounts and control groups"
@@ -67,7 +69,7 @@ impl Namespaces {
         command
             .args(["--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc"])
             .args(["--propagation", "private", "--", "/bin/sh"])
-            .args([&setup, dir.path(), &programs.packages, &programs.pause])
+            .args([setup.as_path(), dir.path(), packages, pause])
             .arg(NODE_ADDRESSES.join(" "));
         let holder = ManagedProcess::spawn("node", &command, &dir)?;
         let furnished = dir.path().join("furnished");
@@ -81,7 +83,6 @@ impl Namespaces {
         }
         let children = format!("/proc/{0}/task/{0}/children", holder.pid());
         let first = fs::read_to_string(&children)?.trim().parse().context("the node has no process")?;
-        let packages = &programs.packages;
         let path = format!("/run/tools:{}:/usr/sbin:/usr/bin:/sbin:/bin", packages.join("usr/bin").display());
         Ok(Self { first, path, cgroup, holder: Some(holder), _cgroups: cgroups, dir })
     }
