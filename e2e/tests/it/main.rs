@@ -44,6 +44,7 @@ mod overload;
 mod ownership;
 mod packaging;
 mod random;
+mod requests;
 mod restart;
 mod rights;
 mod roles;
