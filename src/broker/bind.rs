@@ -104,6 +104,7 @@ pub async fn bind(
     let joinable = |view: &View| judge(view, ids, &request.wish, Timestamp::now()) == Found::Join;
     let mut known = broker.bindings.seen(name).filter(joinable);
     while Instant::now() < deadline {
+        let asked = Instant::now();
         let (view, created) = match known.take() {
             Some(view) => (view, false),
             None => match create(broker, ids, request).await? {
@@ -121,11 +122,18 @@ pub async fn bind(
                 },
             }
         }
+        let made = Instant::now();
         let sight = |(): &(), sight: Sight<'_>| look(&view.uid, &sight);
         let ((), waited) = broker.bindings.watch(name, deadline, std::future::ready(Ok(())), sight).await?;
+        let seen = Instant::now();
         match waited {
             Some(Waited::Ready(expires_at)) => match broker.kubeconfig(ids, &view.uid, expires_at).await {
                 Ok(kubeconfig) => {
+                    if created {
+                        broker.metrics.bind_phase("create", made - asked);
+                        broker.metrics.bind_phase("wait", seen - made);
+                        broker.metrics.bind_phase("read", seen.elapsed());
+                    }
                     let credentials = broker.credentials(kubeconfig, expires_at, &view);
                     return Ok(Bound::Ready(credentials, created));
                 }

@@ -2,7 +2,7 @@
 //! before, and a process that ends between any two leaves nothing that the next one doesn't
 //! finish or remove.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
@@ -108,12 +108,13 @@ pub async fn make(
         granted = grant(ctx, binding, owner, target, kubeconfig, terms, &mut pin).await;
         ctx.note(&binding.spec.instance_id, kubeconfig, &granted).await;
     }
-    let (Granted { text, expires_at }, pin) = match (granted, pin) {
+    let (Granted { text, expires_at, token }, pin) = match (granted, pin) {
         (Ok(Some(granted)), Some(pin)) => (granted, pin),
         (Ok(_), _) => return Ok(Made::ClusterReplaced),
         (Err(failure), pin) => return Ok(Made::Failed(failure, pin)),
     };
-    ctx.metrics.bind_phase("grant", began.elapsed());
+    ctx.metrics.bind_phase("rbac", began.elapsed().saturating_sub(token));
+    ctx.metrics.bind_phase("token", token);
     let latest = ctx.store.get(&ObjectRef::from_obj(binding));
     let Some(latest) = latest.filter(|latest| latest.uid() == binding.uid()) else {
         // Deleted past our finalizer while this was made, so whoever cleans up may have been faster
@@ -143,6 +144,8 @@ pub async fn make(
 struct Granted {
     text: SecretString,
     expires_at: Timestamp,
+    /// How long the token took.
+    token: Duration,
 }
 
 /// One try in the managed cluster; `None` when it is another one than the binding is pinned to.
@@ -164,11 +167,11 @@ async fn grant(
     // From here on there may be something in the managed cluster.
     ctx.ledger.lock().update(&owner.uid, |entry| entry.touched = true);
     let bound = Bound::new(&cluster, owner, &ctx.settings.managed_namespace);
-    let Grant { token, expires_at, uids } = bound.grant(terms.seconds, clock::now()).await?;
+    let Grant { token, expires_at, uids, took } = bound.grant(terms.seconds, clock::now()).await?;
     let expires_at = terms.expiry(expires_at);
     ctx.ledger.lock().update(&owner.uid, |entry| entry.uids = uids);
     let text = cluster.access.kubeconfig(&target.cluster_name, &token, expires_at)?;
-    Ok(Some(Granted { text, expires_at }))
+    Ok(Some(Granted { text, expires_at, token: took }))
 }
 
 enum Stored {

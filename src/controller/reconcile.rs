@@ -44,6 +44,7 @@ pub(super) struct Round<'a> {
     pub(super) ctx: &'a Context,
     pub(super) binding: &'a KymaBinding,
     pub(super) owner: Owner,
+    pub(super) began: Instant,
     pub(super) now: Timestamp,
     /// See [`decide::circumstances`].
     pub(super) with: String,
@@ -58,6 +59,7 @@ pub(super) struct Round<'a> {
 /// # Errors
 /// When the control plane fails; a failing managed cluster is a condition, not an error.
 pub async fn reconcile(binding: Arc<KymaBinding>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let began = Instant::now();
     let owner = ctx.owner(&binding)?;
     let now = clock::now();
     let instance = ctx.instances.state(&binding.spec.instance_id);
@@ -96,7 +98,7 @@ pub async fn reconcile(binding: Arc<KymaBinding>, ctx: Arc<Context>) -> Result<A
         State::Unknown => ends.into_iter().chain([absent_since + ABSENCE]).filter(|t| *t > now).min(),
         _ => ends,
     };
-    let round = Round { ctx: &ctx, binding: &binding, owner, now, with, ends, again };
+    let round = Round { ctx: &ctx, binding: &binding, owner, began, now, with, ends, again };
     match step {
         Step::Rest(until) => Ok(rest(until)),
         Step::AddFinalizer => round.add_finalizer().await,
@@ -146,6 +148,7 @@ impl Round<'_> {
             }
             Admission::Wait => return Ok(Action::requeue(CLAIMING)),
         }
+        self.ctx.metrics.bind_phase("limit", self.began.elapsed());
         let terms = Terms::first(self.binding, self.ends);
         match apply::make(self.ctx, self.binding, &self.owner, target, terms).await? {
             Made::Issued(issue) => {

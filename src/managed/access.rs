@@ -1,5 +1,7 @@
 //! ServiceAccount, ClusterRole, ClusterRoleBinding and token of one binding: made and removed.
 
+use std::time::{Duration, Instant};
+
 use http::StatusCode;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ServiceAccount;
@@ -34,6 +36,8 @@ pub struct Grant {
     pub expires_at: Timestamp,
     /// What was made for it.
     pub uids: Uids,
+    /// How long its request took; the rest of the grant is the account and its rights.
+    pub took: Duration,
 }
 
 /// The three kinds of objects of a binding.
@@ -90,8 +94,9 @@ impl<'a> Bound<'a> {
     pub async fn grant(&self, seconds: i64, now: Timestamp) -> Result<Grant, Failure> {
         let account_and_token = async {
             let uid = self.ensure(Kind::ServiceAccount).await?;
+            let began = Instant::now();
             let (token, granted) = self.request_token(seconds).await?;
-            Ok((uid, token, granted))
+            Ok((uid, token, granted, began.elapsed()))
         };
         // All three run to their end: a call cut off half-way would leave its outcome unknown.
         let (account, role, binding) = futures::join!(
@@ -106,11 +111,11 @@ impl<'a> Bound<'a> {
         if let Some(foreign) = foreign {
             return Err(foreign.clone());
         }
-        let (service_account, token, granted) = account?;
+        let (service_account, token, granted, took) = account?;
         let uids = Uids { service_account, cluster_role: role?, cluster_role_binding: binding? };
         let subject = format!("system:serviceaccount:{}:{}", self.namespace, self.name);
         let expires_at = token::judge(&token, granted, seconds, &subject, now)?;
-        Ok(Grant { token, expires_at, uids })
+        Ok(Grant { token, expires_at, uids, took })
     }
 
     /// Removes all that was made for this binding and sees it gone: one round trip where the UIDs

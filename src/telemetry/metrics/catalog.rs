@@ -15,6 +15,10 @@ const PREFIX: &str = "kyma_bindings";
 /// Upper bounds of the duration histograms, seconds.
 const BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
 
+/// Upper bounds of what takes less than a request, seconds.
+const SHORT_BUCKETS: [f64; 13] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];
+
 /// Upper bounds of what may take hours, seconds.
 const LONG_BUCKETS: [f64; 10] = [0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0];
 
@@ -94,6 +98,11 @@ impl Catalog {
     pub fn long_duration(&mut self, name: &'static str, help: &'static str) -> Histogram {
         let described = Described { name, kind: MetricType::Histogram, labels: &[], help };
         self.declare(described, Histogram::new(LONG_BUCKETS))
+    }
+
+    pub fn short_durations<L: Labels>(&mut self, name: &'static str, help: &'static str) -> Durations<L> {
+        let described = Described { name, kind: MetricType::Histogram, labels: L::NAMES, help };
+        self.declare(described, Family::new_with_constructor(|| Histogram::new(SHORT_BUCKETS)))
     }
 
     pub fn durations<L: Labels>(&mut self, name: &'static str, help: &'static str) -> Durations<L> {

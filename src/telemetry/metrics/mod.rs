@@ -93,7 +93,7 @@ impl Default for Metrics {
             reconciles_in_flight: c.gauge("reconciles_in_flight", "Reconciles under way; none waits for another, so this is the queue's depth"),
             binds: c.counters("binds", "Tries to make a binding by result: issued, rejected, failed (for good), retried"),
             unbinds: c.counters("unbinds", "Tries to remove a binding, rejected ones too, by result: removed, abandoned, retried"),
-            bind_phases: c.durations("bind_phase_duration_seconds", "Time of the parts of a bind in the controller: grant (managed cluster), secret, status"),
+            bind_phases: c.short_durations("bind_phase_duration_seconds", "Time of the parts of a bind. Of a PUT that makes one, in the broker: create, wait, read. Of the wait, in the controller: limit, rbac (with what is needed to reach the cluster), token, secret, status; the rest of it are the watches"),
             expiry_lag: c.long_duration("expiry_lag_seconds", "Time from the end of a kubeconfig to its access being seen gone"),
             limit_rejections: c.counter("limit_rejections", "Bindings rejected by the limit"),
             cluster_errors: c.counters("managed_cluster_errors", "Operations in managed clusters that failed, by reason"),
@@ -285,7 +285,7 @@ mod tests {
         metrics.reconciled(true, Duration::from_millis(3));
         metrics.bound("issued");
         metrics.unbound("removed");
-        metrics.bind_phase("grant", Duration::from_millis(3));
+        metrics.bind_phase("token", Duration::from_millis(3));
         let ended = Timestamp::UNIX_EPOCH;
         metrics.revoked(ended, Timestamp::from_second(4).unwrap());
         metrics.revoked(Timestamp::from_second(1).unwrap(), ended);
@@ -312,7 +312,7 @@ mod tests {
             "kyma_bindings_build_info",
             r#"kyma_bindings_binds_total{result="issued"} 1"#,
             r#"kyma_bindings_unbinds_total{result="removed"} 1"#,
-            r#"kyma_bindings_bind_phase_duration_seconds_count{phase="grant"} 1"#,
+            r#"kyma_bindings_bind_phase_duration_seconds_count{phase="token"} 1"#,
             "kyma_bindings_expiry_lag_seconds_sum 4.0",
             "kyma_bindings_expiry_lag_seconds_count 1",
             r#"kyma_bindings_tls_certificate_expiry_timestamp_seconds{listener="api"} 7"#,
