@@ -6,6 +6,7 @@
 //! started here ends with the test process, see [`process`].
 
 mod apiserver;
+pub mod bench;
 pub mod binaries;
 pub mod chaos;
 pub mod cluster;

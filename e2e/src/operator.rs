@@ -49,6 +49,16 @@ impl Operator {
         Self::launch_with(dir, program, kubeconfig, args, &[]).await
     }
 
+    /// Starts what runs as the operator, such as the program that is shipped, and waits for its listeners.
+    ///
+    /// # Errors
+    /// As [`Self::launch`].
+    pub async fn launch_command(command: Command, kubeconfig: &Path, args: &[&str]) -> Result<Self> {
+        let dir = Arc::new(WorkDir::new("operator")?);
+        let process = Self::spawn_command(&dir, command, kubeconfig, args, &[])?;
+        Self::listening(process, 0).await
+    }
+
     /// The same with variables in its environment.
     ///
     /// # Errors
@@ -61,7 +71,11 @@ impl Operator {
         envs: &[(&str, &str)],
     ) -> Result<Self> {
         let before = std::fs::read_to_string(dir.path().join("operator.log")).map_or(0, |log| log.len());
-        let process = Self::spawn(dir, program, kubeconfig, args, envs)?;
+        Self::listening(Self::spawn(dir, program, kubeconfig, args, envs)?, before).await
+    }
+
+    /// Waits for what it logs of its listeners, behind the part of the log that was there before.
+    async fn listening(process: ManagedProcess, before: usize) -> Result<Self> {
         let (listen, admin) = eventually("the operator to start", SOON, async || {
             if let Some(exit) = process.exit() {
                 return Ok(Err(anyhow!("it ended with {exit}: {}", process.log_tail(5))));
@@ -85,14 +99,25 @@ impl Operator {
         envs: &[(&str, &str)],
     ) -> Result<ManagedProcess> {
         let mut command = Command::new(program);
-        command.arg(AS_OPERATOR).arg("run").arg("--kubeconfig").arg(kubeconfig);
+        command.arg(AS_OPERATOR);
+        Self::spawn_command(dir, command, kubeconfig, args, envs)
+    }
+
+    fn spawn_command(
+        dir: &Arc<WorkDir>,
+        mut command: Command,
+        kubeconfig: &Path,
+        args: &[&str],
+        envs: &[(&str, &str)],
+    ) -> Result<ManagedProcess> {
+        command.arg("run").arg("--kubeconfig").arg(kubeconfig);
         command.args(["--admin-listen", "127.0.0.1:0"]);
-        for (flag, value) in [("--listen", "127.0.0.1:0"), ("--auth", "none")] {
+        for (flag, value) in [("--listen", "127.0.0.1:0"), ("--auth", "none"), ("--log-level", "trace")] {
             if !args.contains(&flag) {
                 command.args([flag, value]);
             }
         }
-        command.args(["--log-format", "json", "--log-level", "trace"]);
+        command.args(["--log-format", "json"]);
         if !args.iter().any(|arg| arg.starts_with("--lease")) {
             // Alone in its namespace, and started again at once after it was killed.
             command.arg("--leader-elect=false");

@@ -6,6 +6,7 @@ mod admission;
 mod alerts;
 mod asynchronous;
 mod auth;
+mod bench;
 mod bounds;
 mod browser;
 mod chart;
