@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::api::{Api, Patch, PatchParams, WatchEvent, WatchParams};
+use kyma_bindings::api::binding::KymaBinding;
 use kyma_bindings::api::conditions::Kind;
 
 use super::delay::DelayLine;
@@ -81,6 +82,9 @@ pub struct Site<'a> {
     pub floor: Floor,
     /// Its instances.
     pub instances: Vec<String>,
+    /// Two clients, so that what is applied finds a connection, which a watch would take.
+    applied: Api<KymaBinding>,
+    watched: Api<KymaBinding>,
 }
 
 impl Arena {
@@ -117,7 +121,7 @@ impl Arena {
         let floor = Floor::new(&beside, &client_from(&kubeconfig).await?);
         let instances = register(&stage, name, INSTANCES, &kubeconfig).await?;
         let operator = self.operator(&stage, &[]).await?;
-        let site = Site { osb: operator.osb(), stage, operator, floor, instances };
+        let site = Site::new(stage, operator, floor, instances);
         site.warm(name).await?;
         Ok(site)
     }
@@ -161,7 +165,14 @@ pub async fn register(stage: &Stage<'_>, name: &str, number: usize, kubeconfig: 
     Ok(names)
 }
 
-impl Site<'_> {
+impl<'a> Site<'a> {
+    /// Of an operator that runs on the stage.
+    #[must_use]
+    pub fn new(stage: Stage<'a>, operator: Operator, floor: Floor, instances: Vec<String>) -> Self {
+        let [applied, watched] = [stage.bindings(), stage.bindings()];
+        Self { osb: operator.osb(), stage, operator, floor, instances, applied, watched }
+    }
+
     /// Connections are made, and clients of all instances.
     async fn warm(&self, name: &str) -> Result<()> {
         let bind = |i: usize| async move {
@@ -171,7 +182,10 @@ impl Site<'_> {
             self.floor.bind(&format!("floor-{name}")).await?;
             self.floor.unbind(&format!("floor-{name}")).await
         };
-        stream::iter(0..self.instances.len()).map(bind).buffer_unordered(4).try_collect().await
+        stream::iter(0..self.instances.len()).map(bind).buffer_unordered(4).try_collect::<()>().await?;
+        let applied = format!("{name}-warm");
+        self.apply(0, &applied).await?;
+        self.unbind(0, &applied).await
     }
 
     fn instance(&self, number: usize) -> &str {
@@ -223,16 +237,15 @@ impl Site<'_> {
     /// # Errors
     /// When the watch ends before.
     pub async fn apply(&self, number: usize, name: &str) -> Result<Duration> {
-        let bindings = self.stage.bindings();
         let params = WatchParams::default().fields(&format!("metadata.name={name}"));
-        let mut events = bindings.watch(&params, "0").await?.boxed();
+        let mut events = self.watched.watch(&params, "0").await?.boxed();
         let object = serde_json::json!({
             "apiVersion": "bindings.kyma-project.io/v1alpha1", "kind": "KymaBinding",
             "metadata": {"name": name}, "spec": {"instanceId": self.instance(number)},
         });
         let began = Instant::now();
         let params = PatchParams::apply("kubectl").force();
-        bindings.patch(name, &params, &Patch::Apply(&object)).await?;
+        self.applied.patch(name, &params, &Patch::Apply(&object)).await?;
         while let Some(event) = events.try_next().await? {
             if let WatchEvent::Added(binding) | WatchEvent::Modified(binding) = event
                 && binding.is(Kind::Ready)

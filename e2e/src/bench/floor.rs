@@ -161,6 +161,16 @@ impl Floor {
         self.issue(&created, &owner, text, ends, runtime_id, cluster_id).await
     }
 
+    /// Bytes of a binding's object and of its Secret, as JSON.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn sizes(&self, name: &str) -> Result<[usize; 2]> {
+        let binding = self.bindings.get(name).await?;
+        let secret = self.secrets.get(&BindingId::parse(name)?.object_name()).await?;
+        Ok([serde_json::to_vec(&binding)?.len(), serde_json::to_vec(&secret)?.len()])
+    }
+
     /// Account, role and role binding at once with the Secret, between the object's deletion and its end.
     ///
     /// # Errors

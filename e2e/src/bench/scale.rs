@@ -49,7 +49,7 @@ pub async fn run(arena: &Arena, plan: &Plan) -> Result<Vec<Line>> {
         let beside = Stage::new(&arena.control, &format!("{name}-floor")).await?;
         let number = size.div_ceil(EACH).max(10);
         let instances = register(&stage, &name, number, &arena.kubeconfig(Way::Short)).await?;
-        load(arena, &stage, &name, &instances, size).await?;
+        let sizes = load(arena, &stage, &name, &instances, size).await?;
         let (began, operator) = arena.begin(&stage, lease).await?;
         eventually("the operator to be ready", PATIENCE, async || {
             ensure!(operator.admin("/readyz").await?.0 == 200 && operator.leads().await, "not yet");
@@ -59,8 +59,8 @@ pub async fn run(arena: &Arena, plan: &Plan) -> Result<Vec<Line>> {
         let ready = began.elapsed();
         tokio::time::sleep(*rest / 2).await;
         let memory = memory_kib(operator.pid())?;
-        let (osb, managed) = (operator.osb(), arena.managed.client());
-        let site = Site { osb, floor: Floor::new(&beside, &managed), stage, operator, instances };
+        let floor = Floor::new(&beside, &arena.managed.client());
+        let site = Site::new(stage, operator, floor, instances);
         if size == 0 {
             empty = Some(memory);
             site.operator.terminate().await?;
@@ -73,6 +73,11 @@ pub async fn run(arena: &Arena, plan: &Plan) -> Result<Vec<Line>> {
         );
         let each = (memory - empty.unwrap_or_default()) / count(size);
         lines.push(Line::single(PART, said("memory a binding"), "KiB", each).shall(Target::AtMost(1.0)));
+        if fewest.is_none() {
+            for (what, bytes) in ["a binding's object", "its Secret"].iter().zip(sizes) {
+                lines.push(Line::single(PART, format!("{what}, as JSON"), "bytes", count(bytes)));
+            }
+        }
         lines.push(Line::single(PART, said("requests at rest, a minute"), "", at_rest(arena, *rest).await?));
         let (ours, floor) = binds(&site, &name, *rounds, *times).await?;
         lines.push(Line::paired(PART, said("bind"), "ms", &ours, &floor));
@@ -91,8 +96,15 @@ pub async fn run(arena: &Arena, plan: &Plan) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-/// Writes the objects with their Secrets, as a controller before would have left them.
-async fn load(arena: &Arena, stage: &Stage<'_>, name: &str, instances: &[String], size: usize) -> Result<()> {
+/// Writes the objects with their Secrets, as a controller before would have left them. Returns how
+/// large both are.
+async fn load(
+    arena: &Arena,
+    stage: &Stage<'_>,
+    name: &str,
+    instances: &[String],
+    size: usize,
+) -> Result<[usize; 2]> {
     let (control_plane, cluster) = (id_of(&arena.control).await?, id_of(&arena.managed).await?);
     let loader = Floor::new(stage, &arena.managed.client());
     let write = |i: usize| {
@@ -101,7 +113,8 @@ async fn load(arena: &Arena, stage: &Stage<'_>, name: &str, instances: &[String]
         let (control_plane, cluster) = (&control_plane, &cluster);
         async move { loader.load(&format!("{name}-loaded-{i}"), instance, &runtime, control_plane, cluster).await }
     };
-    stream::iter(0..size).map(write).buffer_unordered(LOADERS).try_collect().await
+    stream::iter(0..size).map(write).buffer_unordered(LOADERS).try_collect::<()>().await?;
+    if size == 0 { Ok([0, 0]) } else { loader.sizes(&format!("{name}-loaded-0")).await }
 }
 
 /// What is asked about bindings and Secrets while nothing happens, by the API server's own count.
