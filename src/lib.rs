@@ -15,6 +15,7 @@ mod ending;
 mod failpoint;
 pub mod instances;
 pub mod managed;
+mod memory;
 mod outgoing;
 mod reload;
 pub mod rights;

@@ -26,6 +26,7 @@ use crate::controller::context::Settings;
 use crate::controller::leader::{Elector, Fence, LeaderError};
 use crate::controller::{BindingController, ControllerError, gauges};
 use crate::descriptors;
+use crate::memory;
 use crate::reload::{self, Current, FileError};
 use crate::serve::{ADMIN_CONNECTIONS, ListenError, Server, listen};
 use crate::telemetry::admin::{self, Admin, Check};
@@ -94,6 +95,7 @@ enum RunError {
 
 /// The whole program: runs with the given arguments, the program's name first, and says how it went.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    memory::no_core_dumps();
     // Before anything else: whoever makes a TLS connection must find it.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let done = match Cli::parse_from(args).command {
@@ -382,7 +384,11 @@ async fn control_plane(kubeconfig: Option<&Path>) -> Result<Client, RunError> {
             let options = KubeConfigOptions::default();
             Config::from_custom_kubeconfig(file, &options).await.map_err(|_| refused())?
         }
-        None => Config::infer().await.map_err(|_| RunError::Infer)?,
+        // Not `Config::infer`: it lets variables for debugging lead elsewhere, with our credentials.
+        None => match Config::from_kubeconfig(&KubeConfigOptions::default()).await {
+            Ok(config) => config,
+            Err(_) => Config::incluster().map_err(|_| RunError::Infer)?,
+        },
     };
     if config.proxy_url.is_some() {
         return Err(RunError::Proxy);

@@ -100,7 +100,8 @@ reasons! {
     TokenRefused,
     /// The instance now has another managed cluster than the one the binding was made on.
     ClusterReplaced,
-    /// Somebody deleted the binding's ServiceAccount in the managed cluster, and every token with it.
+    /// Somebody deleted the binding's ServiceAccount in the managed cluster, and every token with it, or a
+    /// ClusterRole that had been changed.
     AccessLost,
     /// The binding's time is over.
     Expired,

@@ -7,8 +7,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::{Resource as _, ResourceExt as _};
 
 use super::binding::KymaBinding;
+use super::handed_out;
 use super::names::{BINDING_UID, BindingId, MANAGED_BY, MANAGED_BY_VALUE};
-use crate::secret::{ExposeSecret as _, SecretString};
+use crate::secret::{ExposeSecret as _, SecretString, Zeroize as _};
 
 /// Secret type for a binding of type `kubernetes` (Service Binding specification 1.1).
 const SECRET_TYPE: &str = "servicebinding.io/kubernetes";
@@ -72,6 +73,11 @@ pub fn is_of_some_binding(meta: &ObjectMeta) -> bool {
     uid.is_some_and(|uid| is_ours(meta, uid))
 }
 
+/// Wipes the data of a Secret that is needed no more.
+pub fn wipe(secret: &mut Secret) {
+    secret.data.iter_mut().flat_map(|data| data.values_mut()).for_each(|value| value.0.zeroize());
+}
+
 /// The kubeconfig in a binding's Secret, only if the Secret has exactly the shape that we write:
 /// whoever could swap it could otherwise have us hand out anything.
 #[must_use]
@@ -96,8 +102,8 @@ pub fn kubeconfig(
         && says(BINDING_ID, id.as_str())
         && says(EXPIRES_AT, &format!("{expires_at:.0}"))
         && data.contains_key(CREATED_AT);
-    let text = String::from_utf8(data.remove(KUBECONFIG)?.0).ok()?;
-    shaped.then(|| text.into())
+    let text: SecretString = String::from_utf8(data.remove(KUBECONFIG)?.0).ok()?.into();
+    (shaped && handed_out::is_as_made(text.expose_secret(), id)).then_some(text)
 }
 
 #[cfg(test)]
@@ -115,20 +121,28 @@ mod tests {
         let labels =
             [(MANAGED_BY, MANAGED_BY_VALUE), (BINDING_UID, "u")].map(|(k, v)| (k.to_owned(), v.to_owned()));
         let at = |s| Timestamp::from_second(s).unwrap();
-        (secret(&binding, &id, labels.into(), &"kubeconfig!".to_owned().into(), at(1), at(601)), id, at(601))
+        let text = handed_out::example(&id).into();
+        (secret(&binding, &id, labels.into(), &text, at(1), at(601)), id, at(601))
     }
 
     #[test]
     fn what_is_written_is_read_back() {
         let (secret, id, ends) = made();
         assert_eq!(secret.data.as_ref().unwrap()[EXPIRES_AT].0, b"1970-01-01T00:10:01Z");
-        assert_eq!(kubeconfig(secret, &id, "u", ends).unwrap().expose_secret(), "kubeconfig!");
+        assert_eq!(kubeconfig(secret, &id, "u", ends).unwrap().expose_secret(), handed_out::example(&id));
+    }
+
+    #[test]
+    fn what_is_needed_no_more_is_wiped() {
+        let (mut secret, ..) = made();
+        wipe(&mut secret);
+        assert!(secret.data.unwrap().values().all(|value| value.0.is_empty()));
     }
 
     #[test]
     fn any_other_shape_is_refused() {
         type Change = fn(&mut Secret);
-        let changes: [Change; 8] = [
+        let changes: [Change; 9] = [
             |s| s.immutable = None,
             |s| s.type_ = Some("Opaque".into()),
             |s| s.metadata.owner_references = None,
@@ -137,6 +151,7 @@ mod tests {
             |s| drop(s.data.as_mut().unwrap().insert("more".into(), ByteString(vec![]))),
             |s| drop(s.data.as_mut().unwrap().insert(BINDING_ID.into(), ByteString(b"c".to_vec()))),
             |s| drop(s.data.as_mut().unwrap().remove(KUBECONFIG)),
+            |s| drop(s.data.as_mut().unwrap().insert(KUBECONFIG.into(), ByteString(b"users: []".to_vec()))),
         ];
         for change in changes {
             let (mut secret, id, ends) = made();

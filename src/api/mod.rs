@@ -6,4 +6,5 @@ pub mod binding;
 pub mod conditions;
 pub mod crd;
 pub mod credentials;
+pub mod handed_out;
 pub mod names;

@@ -21,7 +21,7 @@ pub const CONTROL_PLANE_NAMESPACE: &str = "bindings.kyma-project.io/control-plan
 pub const CLUSTER_NAME: &str = "bindings.kyma-project.io/cluster-name";
 /// Annotation on an instance's Secret or Runtime: `"true"` takes the instance out of service.
 pub const SUSPENDED: &str = "bindings.kyma-project.io/suspended";
-/// Annotation on a `KymaBinding` being deleted: `"true"` gives up on its managed cluster.
+/// Annotation on a `KymaBinding` being deleted: `"true"` gives up on a managed cluster that fails.
 pub const FORGET: &str = "bindings.kyma-project.io/forget";
 /// Annotation on a `KymaBinding` that a new leader found undecided: which process decides on it.
 pub const DECIDED_BY: &str = "bindings.kyma-project.io/decided-by";
@@ -35,6 +35,9 @@ pub const REQUEST_ID: &str = "bindings.kyma-project.io/request-id";
 pub const TRACEPARENT: &str = "bindings.kyma-project.io/traceparent";
 /// Annotation: the `tracestate` beside it.
 pub const TRACESTATE: &str = "bindings.kyma-project.io/tracestate";
+
+/// Annotation on a binding's Secret: where its access was made, and as what.
+pub const ACCESS: &str = "bindings.kyma-project.io/access";
 
 /// What the names of all that is made for bindings begin with.
 const OBJECT_PREFIX: &str = "kyma-binding-";

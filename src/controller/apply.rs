@@ -10,9 +10,10 @@ use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
 
 use super::context::Context;
-use super::decide::is_issued;
-use super::ledger::Stray;
+use super::decide::{is_issued, latest_end};
+use super::ledger::{Rules, Stray};
 use super::plane::PlaneError;
+use super::record::Record;
 use super::status::{Issue, Pin};
 use crate::api::binding::{KymaBinding, MIN_EXPIRATION_SECONDS};
 use crate::api::credentials;
@@ -108,7 +109,7 @@ pub async fn make(
         granted = grant(ctx, binding, owner, target, kubeconfig, terms, &mut pin).await;
         ctx.note(&binding.spec.instance_id, kubeconfig, &granted).await;
     }
-    let (Granted { text, expires_at, token }, pin) = match (granted, pin) {
+    let (Granted { text, record, token }, pin) = match (granted, pin) {
         (Ok(Some(granted)), Some(pin)) => (granted, pin),
         (Ok(_), _) => return Ok(Made::ClusterReplaced),
         (Err(failure), pin) => return Ok(Made::Failed(failure, pin)),
@@ -130,9 +131,13 @@ pub async fn make(
     if terms.ends.is_some_and(|ends| ends <= now) {
         return Ok(Made::Overtaken);
     }
-    let secret = credentials::secret(binding, &owner.binding, owner.labels(), &text, now, expires_at);
+    let expires_at = record.expires_at;
+    let mut secret = credentials::secret(binding, &owner.binding, owner.labels(), &text, now, expires_at);
+    secret.metadata.annotations = record.annotations().ok();
     let began = Instant::now();
-    let stored = store(ctx, binding, owner, &secret, terms).await?;
+    let stored = store(ctx, binding, owner, &secret, terms).await;
+    credentials::wipe(&mut secret);
+    let stored = stored?;
     ctx.metrics.bind_phase("secret", began.elapsed());
     match stored {
         Stored::Yes => Ok(Made::Issued(Issue { expires_at, pin, secret: owner.binding.object_name() })),
@@ -143,7 +148,7 @@ pub async fn make(
 
 struct Granted {
     text: SecretString,
-    expires_at: Timestamp,
+    record: Record,
     /// How long the token took.
     token: Duration,
 }
@@ -160,7 +165,7 @@ async fn grant(
     pin: &mut Option<Pin>,
 ) -> Result<Option<Granted>, Failure> {
     let cluster = ctx.clients.get(kubeconfig).await?;
-    if self::pin(binding).is_some_and(|pin| pin != cluster.id) {
+    if ctx.pin(binding).is_some_and(|pin| pin != cluster.id) {
         return Ok(None);
     }
     *pin = Some(Pin { runtime_id: target.runtime_id.clone(), cluster_id: cluster.id.clone() });
@@ -169,9 +174,11 @@ async fn grant(
     let bound = Bound::new(&cluster, owner, &ctx.settings.managed_namespace);
     let Grant { token, expires_at, uids, took } = bound.grant(terms.seconds, clock::now()).await?;
     let expires_at = terms.expiry(expires_at);
-    ctx.ledger.lock().update(&owner.uid, |entry| entry.uids = uids);
+    let record =
+        Record { runtime_id: target.runtime_id.clone(), cluster_id: cluster.id.clone(), expires_at, uids };
+    ctx.ledger.lock().update(&owner.uid, |entry| entry.record = Some(record.clone()));
     let text = cluster.access.kubeconfig(&target.cluster_name, &token, expires_at)?;
-    Ok(Some(Granted { text, expires_at, token: took }))
+    Ok(Some(Granted { text, record, token: took }))
 }
 
 enum Stored {
@@ -221,13 +228,15 @@ pub async fn repair(
     kubeconfig: &KubeconfigRef,
 ) -> Result<Result<Option<Repair>, Failure>, PlaneError> {
     ctx.plane.check_leading("repair a binding")?;
-    let uids = ctx.ledger.lock().entry(&owner.uid).map(|entry| entry.uids.clone()).unwrap_or_default();
+    let uids = ctx.record(&owner.uid).map(|record| record.uids).unwrap_or_default();
+    let changed = ctx.ledger.lock().entry(&owner.uid).is_some_and(|entry| entry.rules == Rules::Changed);
+    let pin = ctx.pin(binding);
     let once = async || {
         let cluster = ctx.clients.get(kubeconfig).await?;
-        if pin(binding).is_some_and(|pin| pin != cluster.id) {
+        if pin.as_ref().is_some_and(|pin| *pin != cluster.id) {
             return Ok(None);
         }
-        Bound::new(&cluster, owner, &ctx.settings.managed_namespace).repair(&uids).await.map(Some)
+        Bound::new(&cluster, owner, &ctx.settings.managed_namespace).repair(&uids, changed).await.map(Some)
     };
     let mut repaired = once().await;
     if ctx.note(&binding.spec.instance_id, kubeconfig, &repaired).await {
@@ -252,9 +261,12 @@ pub async fn revoke(
     owner: &Owner,
     kubeconfig: &KubeconfigRef,
 ) -> Result<Revoked, PlaneError> {
-    let uids = ctx.ledger.lock().entry(&owner.uid).map(|entry| entry.uids.clone()).unwrap_or_default();
-    let instance = &binding.spec.instance_id;
-    revoke_pinned(ctx, instance, pin(binding), &uids, owner, kubeconfig).await
+    let made = Access {
+        pin: ctx.pin(binding),
+        uids: ctx.record(&owner.uid).map(|record| record.uids).unwrap_or_default(),
+        handed_out: is_issued(binding) && alive(latest_end(binding)),
+    };
+    revoke_pinned(ctx, &binding.spec.instance_id, &made, owner, kubeconfig).await
 }
 
 /// The same for a binding that is gone already.
@@ -267,21 +279,40 @@ pub async fn revoke_stray(
     owner: &Owner,
     kubeconfig: &KubeconfigRef,
 ) -> Result<Revoked, PlaneError> {
-    revoke_pinned(ctx, &stray.instance, stray.cluster_id.as_deref(), &stray.uids, owner, kubeconfig).await
+    let made = Access {
+        pin: stray.cluster_id.clone(),
+        uids: stray.record.clone().map(|record| record.uids).unwrap_or_default(),
+        handed_out: stray.issued && alive(stray.ends),
+    };
+    revoke_pinned(ctx, &stray.instance, &made, owner, kubeconfig).await
+}
+
+/// Whether a token that ends then may still be alive.
+fn alive(ends: Option<Timestamp>) -> bool {
+    ends.is_some_and(|ends| ends > clock::now())
+}
+
+/// What is to be removed.
+struct Access {
+    /// From which cluster, if that is known.
+    pin: Option<String>,
+    /// The objects, as far as they are known.
+    uids: Uids,
+    /// Whether somebody may have its token.
+    handed_out: bool,
 }
 
 async fn revoke_pinned(
     ctx: &Context,
     instance: &str,
-    pin: Option<&str>,
-    uids: &Uids,
+    made: &Access,
     owner: &Owner,
     kubeconfig: &KubeconfigRef,
 ) -> Result<Revoked, PlaneError> {
     ctx.plane.check_leading("revoke a binding")?;
-    let mut revoked = revoke_once(ctx, pin, uids, owner, kubeconfig).await;
+    let mut revoked = revoke_once(ctx, made, owner, kubeconfig).await;
     if ctx.note(instance, kubeconfig, &revoked).await {
-        revoked = revoke_once(ctx, pin, uids, owner, kubeconfig).await;
+        revoked = revoke_once(ctx, made, owner, kubeconfig).await;
         ctx.note(instance, kubeconfig, &revoked).await;
     }
     Ok(match revoked {
@@ -294,16 +325,15 @@ async fn revoke_pinned(
 /// One try; false when the cluster is another one than the binding is pinned to.
 async fn revoke_once(
     ctx: &Context,
-    pin: Option<&str>,
-    uids: &Uids,
+    made: &Access,
     owner: &Owner,
     kubeconfig: &KubeconfigRef,
 ) -> Result<bool, Failure> {
     let cluster = ctx.clients.get(kubeconfig).await?;
-    if pin.is_some_and(|pin| pin != cluster.id) {
+    if made.pin.as_ref().is_some_and(|pin| *pin != cluster.id) {
         return Ok(false);
     }
-    Bound::new(&cluster, owner, &ctx.settings.managed_namespace).revoke(uids).await?;
+    Bound::new(&cluster, owner, &ctx.settings.managed_namespace).revoke(&made.uids, made.handed_out).await?;
     Ok(true)
 }
 
@@ -323,11 +353,6 @@ pub async fn delete_secret(ctx: &Context, owner: &Owner) -> Result<(), PlaneErro
         Some(uid) => ctx.plane.delete_secret(&name, &uid).await,
         None => Ok(()),
     }
-}
-
-/// The cluster that a binding is pinned to.
-fn pin(binding: &KymaBinding) -> Option<&str> {
-    binding.status.as_ref()?.cluster_id.as_deref()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::events::Told;
 use super::health::Health;
 use super::ledger::Ledger;
 use super::plane::Plane;
+use super::record::Record;
 use super::secrets::Secrets;
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::Reason;
@@ -94,6 +95,19 @@ impl Context {
         Ok(Owner { binding: BindingId::parse(name)?, uid, control_plane: self.control_plane.clone() })
     }
 
+    /// Where the access of the binding with that UID was made, if it was.
+    #[must_use]
+    pub fn record(&self, uid: &str) -> Option<Record> {
+        self.ledger.lock().entry(uid)?.record.clone()
+    }
+
+    /// The cluster that a binding is pinned to: as we wrote it down, else as its status says.
+    #[must_use]
+    pub fn pin(&self, binding: &KymaBinding) -> Option<String> {
+        let recorded = self.record(binding.metadata.uid.as_deref()?).map(|record| record.cluster_id);
+        recorded.or_else(|| binding.status.as_ref()?.cluster_id.clone())
+    }
+
     /// Takes note of how a call to a managed cluster went, and says whether to try again at once:
     /// after a 401 the client is forgotten, since the kubeconfig may have been renewed a moment ago.
     pub async fn note<T>(
@@ -171,7 +185,7 @@ pub fn reason(failure: &Failure) -> Reason {
         Failure::Kubeconfig(_) => Reason::KubeconfigRefused,
         Failure::TimedOut => Reason::ClusterTimedOut,
         Failure::Unauthorized => Reason::ClusterUnauthorized,
-        Failure::Forbidden => Reason::ClusterForbidden,
+        Failure::Forbidden | Failure::Kept { .. } => Reason::ClusterForbidden,
         Failure::RateLimited => Reason::ClusterRateLimited,
         Failure::Unavailable(_) => Reason::ClusterUnavailable,
         Failure::Misbehaves(_) | Failure::Lingers(_) => Reason::ClusterMisbehaves,

@@ -38,6 +38,11 @@ pub struct Facts<'a> {
     pub doubted: bool,
     /// Whether something of it may exist outside the object.
     pub touched: bool,
+    /// The runtime that its access was made on, as the controller wrote it down: what the status says can
+    /// be forged.
+    pub made_on: Option<&'a str>,
+    /// Whether its cluster would not let it be removed.
+    pub unrevoked: bool,
     /// Since when nothing describes the instance; means something only while that is so.
     pub absent_since: Timestamp,
     /// Which plans are bindable.
@@ -138,7 +143,7 @@ pub fn decide(facts: &Facts) -> Step {
                  remove the label kyma-project.io/instance-id from the wrong one"
             ),
         ),
-        State::Ready(target) if pinned(binding) && !same_runtime(binding, target) => {
+        State::Ready(target) if pinned(facts) && !same_runtime(facts, target) => {
             Step::Delete(Reason::ClusterReplaced)
         }
         State::Ready(target) => match refused_plan(facts.bindable, target) {
@@ -154,7 +159,7 @@ fn after_issue(facts: &Facts) -> Step {
     match facts.instance {
         State::Unknown if believed_absent(facts) => Step::Delete(Reason::InstanceUnknown),
         State::Unknown => hold(Reason::InstanceUnknown, ABSENT),
-        State::Ready(target) | State::Suspended(target) if !same_runtime(facts.binding, target) => {
+        State::Ready(target) | State::Suspended(target) if !same_runtime(facts, target) => {
             Step::Delete(Reason::ClusterReplaced)
         }
         // A manifest that was replaced took it off: without it, nothing would be removed in the end.
@@ -219,13 +224,12 @@ fn removal(facts: &Facts) -> Removal {
     if !touched {
         return Removal::Nothing;
     }
-    if binding.is_forgotten() {
+    // It is no shortcut: whoever may annotate would otherwise leave a token alive that could be ended.
+    if binding.is_forgotten() && (facts.unrevoked || instance.reachable().is_none()) {
         return Removal::GiveUp(GiveUp::Forgotten);
     }
     match instance {
-        State::Ready(target) | State::Suspended(target)
-            if pinned(binding) && !same_runtime(binding, target) =>
-        {
+        State::Ready(target) | State::Suspended(target) if pinned(facts) && !same_runtime(facts, target) => {
             Removal::GiveUp(GiveUp::ClusterReplaced)
         }
         State::Ready(Target { kubeconfig: Some(kubeconfig), .. })
@@ -235,7 +239,7 @@ fn removal(facts: &Facts) -> Removal {
         State::Unknown if !believed_absent(facts) => Removal::Later(Reason::InstanceUnknown),
         State::Unknown | State::Suspended(_) => Removal::GiveUp(GiveUp::ClusterGone),
         State::Ready(_) => Removal::Later(Reason::ClusterUnreachable),
-        State::InProgress | State::Failed if pinned(binding) => Removal::Later(Reason::ClusterUnreachable),
+        State::InProgress | State::Failed if pinned(facts) => Removal::Later(Reason::ClusterUnreachable),
         State::Ambiguous(..) => Removal::Later(Reason::InstanceAmbiguous),
         // Never provisioned and never pinned: there was no cluster to make anything in.
         State::InProgress | State::Failed => Removal::Nothing,
@@ -247,13 +251,17 @@ fn believed_absent(facts: &Facts) -> bool {
     facts.now.duration_since(facts.absent_since) >= ABSENCE
 }
 
-fn pinned(binding: &KymaBinding) -> bool {
-    binding.status.as_ref().is_some_and(|s| s.runtime_id.is_some())
+/// The runtime on which the binding is, or was, made.
+fn runtime<'a>(facts: &Facts<'a>) -> Option<&'a str> {
+    facts.made_on.or_else(|| facts.binding.status.as_ref()?.runtime_id.as_deref())
 }
 
-fn same_runtime(binding: &KymaBinding, target: &Target) -> bool {
-    let pin = binding.status.as_ref().and_then(|s| s.runtime_id.as_ref());
-    pin == Some(&target.runtime_id)
+fn pinned(facts: &Facts) -> bool {
+    runtime(facts).is_some()
+}
+
+fn same_runtime(facts: &Facts, target: &Target) -> bool {
+    runtime(facts) == Some(&target.runtime_id)
 }
 
 fn hold(reason: Reason, message: &str) -> Step {

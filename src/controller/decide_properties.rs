@@ -66,21 +66,23 @@ proptest! {
         binding in binding(),
         instance in instance(),
         secret in option::of(990..1_700_i64),
-        [doubted, touched] in any::<[bool; 2]>(),
+        [doubted, touched, unrevoked] in any::<[bool; 3]>(),
+        made_on in option::of(prop_oneof![Just("r"), Just("other")]),
         absent in 900..2_500_i64,
         now in 1_000..2_500_i64,
         named in any::<bool>(),
     ) {
         let bindable = if named { BindablePlans::Named(["azure".to_owned()].into()) } else { BindablePlans::All };
         let facts = Facts {
-            binding: &binding, instance: &instance, secret_created: secret.map(at), doubted, touched,
+            binding: &binding, instance: &instance, secret_created: secret.map(at), doubted, touched, made_on, unrevoked,
             absent_since: at(absent), bindable: &bindable, lifetimes: (600, 7200), now: at(now),
         };
         let step = decide(&facts);
         let over = end(&facts).is_none_or(|end| end <= at(now));
         let finalizer = has_finalizer(&binding);
         let absent_long = instance == State::Unknown && now - absent >= ABSENCE.as_secs();
-        let runtime = binding.status.as_ref().and_then(|s| s.runtime_id.clone());
+        let said = binding.status.as_ref().and_then(|s| s.runtime_id.clone());
+        let runtime = made_on.map(str::to_owned).or(said);
         let pinned_elsewhere = |target: &Target| runtime.as_ref().is_some_and(|r| *r != target.runtime_id);
 
         // Whatever is said, a binding doesn't outlive twice its time and a minute.
@@ -102,13 +104,16 @@ proptest! {
             // Nothing is called where the instance has another cluster by now.
             Step::Remove(Removal::Revoke(_)) => {
                 let (target, _) = instance.reachable().unwrap();
-                prop_assert!(touched && !binding.is_forgotten() && !pinned_elsewhere(target));
+                prop_assert!(touched && !pinned_elsewhere(target));
+                prop_assert!(!binding.is_forgotten() || !unrevoked);
             }
             Step::Remove(Removal::GiveUp(why)) => {
                 prop_assert!(touched);
                 let gone = absent_long || matches!(&instance, State::Suspended(t) if t.kubeconfig.is_none());
                 match why {
-                    GiveUp::Forgotten => prop_assert!(binding.is_forgotten()),
+                    GiveUp::Forgotten => {
+                        prop_assert!(binding.is_forgotten() && (unrevoked || instance.reachable().is_none()));
+                    }
                     GiveUp::ClusterGone => prop_assert!(gone),
                     GiveUp::ClusterReplaced => prop_assert!(
                         matches!(&instance, State::Ready(t) | State::Suspended(t) if pinned_elsewhere(t))

@@ -59,6 +59,8 @@ struct World {
     secret_created: Option<Timestamp>,
     doubted: bool,
     touched: bool,
+    made_on: Option<&'static str>,
+    unrevoked: bool,
     absent_since: Timestamp,
     bindable: BindablePlans,
     now: Timestamp,
@@ -71,6 +73,8 @@ impl Default for World {
             secret_created: Some(at(1001)),
             doubted: false,
             touched: true,
+            made_on: None,
+            unrevoked: false,
             absent_since: at(0),
             bindable: BindablePlans::All,
             now: at(1002),
@@ -86,6 +90,8 @@ impl World {
             secret_created: self.secret_created,
             doubted: self.doubted,
             touched: self.touched,
+            made_on: self.made_on,
+            unrevoked: self.unrevoked,
             absent_since: self.absent_since,
             bindable: &self.bindable,
             lifetimes: (600, 7200),
@@ -285,6 +291,21 @@ fn what_cant_be_reached_is_retried_or_given_up() {
         assert_eq!(world.decide(&gone), Step::Remove(expected));
     }
     let forget = json!({"metadata": {"annotations": {"bindings.kyma-project.io/forget": "true"}}});
-    let world = World::default();
+    // Only a cluster that fails is forgotten.
+    let mut world = World::default();
+    assert_eq!(world.decide(&deleting(forget.clone())), Step::Remove(Removal::Revoke(kubeconfig())));
+    world.unrevoked = true;
+    assert_eq!(world.decide(&deleting(forget.clone())), Step::Remove(Removal::GiveUp(GiveUp::Forgotten)));
+    let away = State::Ready(Target { kubeconfig: None, ..target("r") });
+    world = World { instance: away, ..World::default() };
     assert_eq!(world.decide(&deleting(forget)), Step::Remove(Removal::GiveUp(GiveUp::Forgotten)));
+}
+
+#[test]
+fn a_forged_pin_aims_nowhere_else() {
+    let forged = json!({"status": {"expiresAt": at(1601), "runtimeId": "other", "clusterId": "other",
+        "binding": {"name": "another"}}});
+    let world = World { made_on: Some("r"), ..World::default() };
+    assert_eq!(world.decide(&binding(forged.clone())), Step::Keep);
+    assert_eq!(world.decide(&deleting(forged)), Step::Remove(Removal::Revoke(kubeconfig())));
 }

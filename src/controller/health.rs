@@ -55,6 +55,7 @@ fn is_silence(failure: &Failure) -> bool {
         | Failure::NamespaceMissing(_)
         | Failure::Token(_)
         | Failure::Foreign { .. }
+        | Failure::Kept { .. }
         | Failure::Lingers(_) => false,
     }
 }

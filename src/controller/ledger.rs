@@ -11,11 +11,11 @@ use kube::ResourceExt as _;
 use kube::runtime::watcher::Event;
 
 use super::backoff::Backoff;
-use super::decide::{GRACE, latest_end};
+use super::decide::{GRACE, is_issued, latest_end};
 use super::limit::{self, Guest};
+use super::record::Record;
 use crate::api::binding::{KymaBinding, MIN_EXPIRATION_SECONDS};
 use crate::api::conditions::Kind;
-use crate::managed::Uids;
 
 /// How long a write may be under way: an API server ends a request after a minute by itself
 /// (`--request-timeout`).
@@ -25,6 +25,15 @@ const MAX_STRAYS: usize = 10_000;
 
 /// When the seat of an accepted binding is free again. `None` until its token says when it ends.
 type Seat = Option<Timestamp>;
+
+/// Whose the rules of a role are by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rules {
+    /// Ours.
+    AsMade,
+    /// Its cluster's owner has changed them.
+    Changed,
+}
 
 /// What is remembered of one binding.
 #[derive(Debug, Clone)]
@@ -48,8 +57,12 @@ pub struct Entry {
     pub released: bool,
     /// Whether a sweep missed something of its access, which is to be looked at.
     pub doubted: bool,
-    /// UIDs in the managed cluster, where we made them.
-    pub uids: Uids,
+    /// Where its access was made, if it was.
+    pub record: Option<Record>,
+    /// The rules of its role, as the last sweep found them.
+    pub rules: Rules,
+    /// How often its cluster would not let it be removed.
+    pub refusals: u32,
     /// Failures in a row.
     pub backoff: Backoff,
 }
@@ -84,8 +97,10 @@ pub struct Stray {
     pub instance: String,
     /// The cluster it was pinned to, if it was.
     pub cluster_id: Option<String>,
-    /// UIDs in the managed cluster, where we made them.
-    pub uids: Uids,
+    /// Where its access was made, if it was.
+    pub record: Option<Record>,
+    /// Whether its kubeconfig was handed out.
+    pub issued: bool,
     /// When none of its tokens can be alive any more.
     pub ends: Option<Timestamp>,
 }
@@ -169,8 +184,13 @@ impl Ledger {
                         name: entry.name,
                         uid,
                         instance: entry.instance,
-                        cluster_id: binding.status.as_ref().and_then(|s| s.cluster_id.clone()),
-                        uids: entry.uids,
+                        cluster_id: entry
+                            .record
+                            .as_ref()
+                            .map(|record| record.cluster_id.clone())
+                            .or_else(|| binding.status.as_ref()?.cluster_id.clone()),
+                        record: entry.record,
+                        issued: is_issued(binding),
                         // A token that was made again for a short rest lives the shortest time there is.
                         ends: latest_end(binding).and_then(|ends| {
                             ends.checked_add(SignedDuration::from_secs(MIN_EXPIRATION_SECONDS)).ok()
@@ -211,7 +231,9 @@ impl Ledger {
                 unclaimed: None,
                 released: false,
                 doubted: false,
-                uids: Uids::default(),
+                record: None,
+                rules: Rules::AsMade,
+                refusals: 0,
                 backoff: Backoff::default(),
             };
             self.by_instance.entry(entry.instance.clone()).or_default().insert(uid.to_owned());

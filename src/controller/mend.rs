@@ -34,6 +34,7 @@ impl Round<'_> {
                 Ok(Action::requeue(Duration::ZERO))
             }
             Ok(Some(Repair::AccountLost)) => self.account_lost(target).await,
+            Ok(Some(Repair::RightsLost)) => self.rights_lost(target).await,
             Ok(None) => self.delete(Reason::ClusterReplaced).await,
             Err(failure @ Failure::Foreign { .. }) => {
                 self.fail_for_good(target, Reason::ForeignObject, failure.to_string(), None).await
@@ -51,16 +52,24 @@ impl Round<'_> {
         self.fail_for_good(target, Reason::AccessLost, message.to_owned(), None).await
     }
 
+    async fn rights_lost(&self, target: &Target) -> Result<Action, Error> {
+        let message = "the ClusterRole was changed and then deleted in the managed cluster; it is not made again with \
+                       all rights: delete this binding and create another";
+        self.fail_for_good(target, Reason::AccessLost, message.to_owned(), None).await
+    }
+
     /// The Secret of an issued binding is gone.
     pub(super) async fn renew(&self, target: &Target) -> Result<Action, Error> {
         // Whether its account is still there comes first: a new one would make the kubeconfigs that
         // are out work never again, and nobody would be told.
-        let kubeconfig = target.kubeconfig.as_ref();
-        if let Some(kubeconfig) = kubeconfig
-            && let Ok(Some(Repair::AccountLost)) =
-                apply::repair(self.ctx, self.binding, &self.owner, kubeconfig).await?
-        {
-            return self.account_lost(target).await;
+        // And a status that somebody forged is no admission: nothing is made where nothing was.
+        if let Some(kubeconfig) = &target.kubeconfig {
+            match apply::repair(self.ctx, self.binding, &self.owner, kubeconfig).await? {
+                Ok(Some(Repair::Done { .. }) | None) | Err(Failure::Foreign { .. }) => {}
+                Ok(Some(Repair::AccountLost)) => return self.account_lost(target).await,
+                Ok(Some(Repair::RightsLost)) => return self.rights_lost(target).await,
+                Err(failure) => return self.not_renewed(&failure).await,
+            }
         }
         let terms = Terms::again(self.ends, self.now);
         match apply::make(self.ctx, self.binding, &self.owner, target, terms).await? {
@@ -75,16 +84,18 @@ impl Round<'_> {
             Made::Failed(failure @ Failure::Foreign { .. }, pin) => {
                 self.fail_for_good(target, Reason::ForeignObject, failure.to_string(), pin).await
             }
-            Made::Failed(failure, _) => {
-                let message = format!("the Secret is missing and can't be made again yet: {failure}");
-                self.retry(Outcome::Held(reason(&failure), message)).await
-            }
+            Made::Failed(failure, _) => self.not_renewed(&failure).await,
             Made::ForeignSecret => {
                 self.retry(Outcome::Held(Reason::ForeignObject, self.foreign_secret())).await
             }
             Made::ClusterReplaced => self.delete(Reason::ClusterReplaced).await,
             Made::Overtaken => Ok(Action::requeue(Duration::from_secs(1))),
         }
+    }
+
+    async fn not_renewed(&self, failure: &Failure) -> Result<Action, Error> {
+        let message = format!("the Secret is missing and can't be made again yet: {failure}");
+        self.retry(Outcome::Held(reason(failure), message)).await
     }
 
     async fn tell_repaired(&self, note: &str) {

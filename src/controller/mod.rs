@@ -13,6 +13,7 @@ pub mod limit;
 mod mend;
 pub mod plane;
 pub mod reconcile;
+pub mod record;
 pub mod schedule;
 pub mod secrets;
 pub mod status;

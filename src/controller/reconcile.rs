@@ -64,22 +64,29 @@ pub async fn reconcile(binding: Arc<KymaBinding>, ctx: Arc<Context>) -> Result<A
     let now = clock::now();
     let instance = ctx.instances.state(&binding.spec.instance_id);
     let with = decide::circumstances(&binding, &instance);
-    let (touched, doubted) = {
-        let ledger = ctx.ledger.lock();
+    let secret = ctx.secrets.get(&owner.binding.object_name(), &owner.uid);
+    let (touched, doubted, unrevoked, record) = {
+        let mut ledger = ctx.ledger.lock();
+        ledger.update(&owner.uid, |entry| {
+            // What a process before us has written down. What we have seen ourselves goes before it.
+            entry.record = entry.record.take().or_else(|| secret.as_ref()?.record.clone());
+        });
         // The watch will bring what we wrote, or has just brought the deletion.
         let Some(entry) = ledger.entry(&owner.uid) else { return Ok(Action::await_change()) };
         if ledger.is_echo(&owner.uid, &binding) {
             return Ok(Action::await_change());
         }
-        (entry.touched, entry.doubted)
+        (entry.touched, entry.doubted, entry.refusals > 0, entry.record.clone())
     };
     let absent_since = ctx.instances.absent_since(&binding.spec.instance_id);
     let facts = Facts {
         binding: &binding,
         instance: &instance,
-        secret_created: ctx.secrets.get(&owner.binding.object_name(), &owner.uid).and_then(|s| s.created),
+        secret_created: secret.and_then(|s| s.created),
         doubted,
         touched,
+        made_on: record.as_ref().map(|record| record.runtime_id.as_str()),
+        unrevoked,
         absent_since,
         bindable: &ctx.settings.bindable_plans,
         lifetimes: ctx.settings.lifetimes,
@@ -109,7 +116,7 @@ pub async fn reconcile(binding: Arc<KymaBinding>, ctx: Arc<Context>) -> Result<A
         Step::Make(target) => round.make(&target).await,
         Step::Repair(target) => round.repair(&target).await,
         Step::Renew(target) => round.renew(&target).await,
-        Step::Keep => round.settle(Outcome::StillIssued).await,
+        Step::Keep => round.settle(Outcome::StillIssued(record)).await,
     }
 }
 
@@ -263,7 +270,12 @@ impl Round<'_> {
                         result = "abandoned";
                         self.give_up(GiveUp::ClusterReplaced).await;
                     }
+                    Revoked::Failed(_) if self.binding.is_forgotten() => {
+                        result = "abandoned";
+                        self.give_up(GiveUp::Forgotten).await;
+                    }
                     Revoked::Failed(failure) => {
+                        self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.refusals += 1);
                         let message = format!("{failure}; what was made for this binding is not removed yet");
                         self.ctx.tell(self.binding, Told::CleanupFailed, message.clone()).await;
                         return self.retry(Outcome::Removing(reason(&failure), message)).await;

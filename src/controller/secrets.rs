@@ -11,6 +11,7 @@ use kube::runtime::watcher::Event;
 use parking_lot::RwLock;
 use tokio::sync::{SetOnce, mpsc};
 
+use super::record::Record;
 use crate::api::names::{BINDING_UID, BindingId};
 
 /// What is known of one Secret.
@@ -22,6 +23,8 @@ pub struct Seen {
     pub binding_uid: String,
     /// When it was created: a binding's life is counted from there.
     pub created: Option<Timestamp>,
+    /// Where its access was made.
+    pub record: Option<Record>,
 }
 
 #[derive(Default)]
@@ -101,6 +104,7 @@ impl Index {
             uid: secret.uid().unwrap_or_default(),
             binding_uid: secret.labels().get(BINDING_UID).cloned().unwrap_or_default(),
             created: secret.creation_timestamp().map(|t| t.0),
+            record: Record::read(secret.annotations()),
         };
         self.seen.insert(secret.name_any(), seen);
     }

@@ -3,16 +3,20 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use kube::ResourceExt as _;
+
+use super::record::Record;
 use crate::api::binding::{KymaBinding, KymaBindingStatus, SecretReference};
 use crate::api::conditions::{Kind, Phase, Reason, Say, merge};
+use crate::api::names::BindingId;
 
 /// What became of a binding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The Secret holds a working kubeconfig.
     Issued(Issue),
-    /// What was issued is still good.
-    StillIssued,
+    /// What was issued is still good; how it was made, if that is written down.
+    StillIssued(Option<Record>),
     /// Not now. What was accepted or issued before stays recorded.
     Held(Reason, String),
     /// Accepted, but not made yet; on which cluster, if it got so far.
@@ -30,7 +34,7 @@ impl Outcome {
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Issued(_) | Self::StillIssued => Reason::Issued,
+            Self::Issued(_) | Self::StillIssued(_) => Reason::Issued,
             Self::Held(reason, _)
             | Self::Failing(reason, _, _)
             | Self::Rejected(reason, _)
@@ -71,6 +75,9 @@ pub fn desired(binding: &KymaBinding, outcome: &Outcome, now: Timestamp) -> Opti
         status.expires_at = Some(Time(issue.expires_at));
         status.binding = Some(SecretReference { name: issue.secret.clone() });
     }
+    if let Outcome::StillIssued(record) = outcome {
+        set_right(binding, &mut status, record.as_ref());
+    }
     if let Outcome::Issued(Issue { pin, .. }) | Outcome::Failing(_, _, Some(pin)) = outcome {
         status.runtime_id = Some(pin.runtime_id.clone());
         status.cluster_id = Some(pin.cluster_id.clone());
@@ -80,6 +87,20 @@ pub fn desired(binding: &KymaBinding, outcome: &Outcome, now: Timestamp) -> Opti
     status.phase = Some(phase(outcome, &status, now));
     status.observed_generation = generation;
     (status != before).then_some(status)
+}
+
+/// A status is output: what somebody else wrote into it is taken back. An earlier end is believed, since it
+/// gives nobody anything.
+fn set_right(binding: &KymaBinding, status: &mut KymaBindingStatus, record: Option<&Record>) {
+    if let Ok(id) = BindingId::parse(&binding.name_any()) {
+        status.binding = Some(SecretReference { name: id.object_name() });
+    }
+    if let Some(record) = record {
+        let end = status.expires_at.as_ref().map_or(record.expires_at, |t| t.0.min(record.expires_at));
+        status.expires_at = Some(Time(end));
+        status.runtime_id = Some(record.runtime_id.clone());
+        status.cluster_id = Some(record.cluster_id.clone());
+    }
 }
 
 fn say(outcome: &Outcome, status: &KymaBindingStatus, was_accepted: bool) -> Vec<Say> {
@@ -92,7 +113,7 @@ fn say(outcome: &Outcome, status: &KymaBindingStatus, was_accepted: bool) -> Vec
     let accepted =
         says(Kind::Accepted, true, &Reason::Accepted, "instance, plan and limit allow this binding");
     match outcome {
-        Outcome::Issued(_) | Outcome::StillIssued => {
+        Outcome::Issued(_) | Outcome::StillIssued(_) => {
             let message = format!(
                 "Secret {} holds a kubeconfig that works until {}",
                 status.binding.as_ref().map_or("", |b| &b.name),
@@ -122,7 +143,7 @@ fn say(outcome: &Outcome, status: &KymaBindingStatus, was_accepted: bool) -> Vec
 
 fn phase(outcome: &Outcome, status: &KymaBindingStatus, now: Timestamp) -> Phase {
     match outcome {
-        Outcome::Issued(_) | Outcome::StillIssued => Phase::Ready,
+        Outcome::Issued(_) | Outcome::StillIssued(_) => Phase::Ready,
         Outcome::Held(..) | Outcome::Failing(..) => Phase::Pending,
         Outcome::Rejected(..) => Phase::Rejected,
         Outcome::Failed(..) => Phase::Failed,
@@ -134,6 +155,7 @@ fn phase(outcome: &Outcome, status: &KymaBindingStatus, now: Timestamp) -> Phase
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::managed::Uids;
     use serde_json::json;
 
     fn binding(status: Option<KymaBindingStatus>) -> KymaBinding {
@@ -168,7 +190,29 @@ mod tests {
         let first = desired(&binding(None), &issued(), at(1)).unwrap();
         assert_eq!(word(&first, Kind::Ready), Some(("True", "Issued")));
         assert_eq!(first.conditions[1].observed_generation, Some(1));
-        assert_eq!(desired(&binding(Some(first)), &Outcome::StillIssued, at(2)), None);
+        assert_eq!(desired(&binding(Some(first)), &Outcome::StillIssued(None), at(2)), None);
+    }
+
+    #[test]
+    fn what_others_wrote_is_taken_back_but_an_earlier_end() {
+        let record = Record {
+            runtime_id: "r".into(),
+            cluster_id: "c".into(),
+            expires_at: at(600),
+            uids: Uids::default(),
+        };
+        let first = desired(&binding(None), &issued(), at(1)).unwrap();
+        for (said, expected) in [(4_000_000_000, 600), (500, 500)] {
+            let mut forged = first.clone();
+            forged.expires_at = Some(Time(at(said)));
+            forged.binding = Some(SecretReference { name: "another".into() });
+            (forged.runtime_id, forged.cluster_id) = (Some("other".into()), None);
+            let outcome = Outcome::StillIssued(Some(record.clone()));
+            let right = desired(&binding(Some(forged)), &outcome, at(2)).unwrap();
+            assert_eq!(right.expires_at.as_ref().unwrap().0, at(expected));
+            assert_eq!((&right.binding, &right.cluster_id), (&first.binding, &first.cluster_id));
+            assert_eq!(right.runtime_id, first.runtime_id);
+        }
     }
 
     #[test]
@@ -196,7 +240,7 @@ mod tests {
         assert_eq!(word(&held, Kind::Ready), Some(("False", "InstanceSuspended")));
         assert_eq!(word(&held, Kind::Accepted), Some(("True", "Accepted")));
         assert_eq!(held.binding, ready.binding);
-        let back = desired(&binding(Some(held)), &Outcome::StillIssued, at(3)).unwrap();
+        let back = desired(&binding(Some(held)), &Outcome::StillIssued(None), at(3)).unwrap();
         assert_eq!(word(&back, Kind::Ready), Some(("True", "Issued")));
     }
 

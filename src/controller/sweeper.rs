@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::context::Context;
 use super::decide::is_issued;
 use super::events::Told;
+use super::ledger::Rules;
 use super::plane::PlaneError;
 use super::schedule::Schedule;
 use super::sweep::{self, Fuse, Refusal, Times};
@@ -192,8 +193,8 @@ async fn sweep_once(
 fn issued(ctx: &Context, instance: &str, cluster: &Cluster) -> Vec<Owner> {
     let names = ctx.ledger.lock().names_of(instance);
     let here = |binding: &Arc<KymaBinding>| {
-        let pin = binding.status.as_ref().and_then(|s| s.cluster_id.as_ref());
-        is_issued(binding) && !binding.is_deleting() && !binding.is(Kind::Stalled) && pin == Some(&cluster.id)
+        let pinned = ctx.pin(binding).is_some_and(|pin| pin == cluster.id);
+        is_issued(binding) && !binding.is_deleting() && !binding.is(Kind::Stalled) && pinned
     };
     let known = names
         .iter()
@@ -213,8 +214,16 @@ async fn look_after(
         let whole = found.iter().any(|marked| {
             marked.binding == owner.binding && marked.binding_uid == owner.uid && marked.is_whole()
         });
-        if whole && Bound::new(cluster, owner, &ctx.settings.managed_namespace).is_intact().await? {
-            continue;
+        let bound = Bound::new(cluster, owner, &ctx.settings.managed_namespace);
+        if whole {
+            let (intact, changed) = futures::try_join!(bound.is_intact(), bound.is_changed())?;
+            if let Some(changed) = changed {
+                let rules = if changed { Rules::Changed } else { Rules::AsMade };
+                ctx.ledger.lock().update(&owner.uid, |entry| entry.rules = rules);
+            }
+            if intact {
+                continue;
+            }
         }
         ctx.ledger.lock().update(&owner.uid, |entry| entry.doubted = true);
         // Nobody listens any more only while the process ends.
@@ -248,7 +257,7 @@ async fn remove(ctx: &Context, cluster: &Cluster, orphan: &Marked) -> Result<(),
         control_plane: ctx.control_plane.clone(),
     };
     tracing::info!(binding_id = %orphan.binding, "removing what a binding that no longer exists has left");
-    Bound::new(cluster, &owner, &ctx.settings.managed_namespace).revoke(&orphan.uids).await?;
+    Bound::new(cluster, &owner, &ctx.settings.managed_namespace).revoke(&orphan.uids, false).await?;
     let note =
         "the binding is gone; what it had left in the managed cluster was found by a sweep and removed";
     ctx.tell_of_gone(&owner, Told::Swept, note.to_owned()).await;

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource as _;
 use kube::api::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Request;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::clients::Cluster;
@@ -21,7 +21,8 @@ use super::wire::{Answer, Wire};
 use crate::secret::SecretString;
 
 /// UIDs of what was made, so that it can be removed in one round trip.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Uids {
     pub(super) service_account: Option<String>,
     pub(super) cluster_role: Option<String>,
@@ -121,15 +122,19 @@ impl<'a> Bound<'a> {
     /// Removes all that was made for this binding and sees it gone: one round trip where the UIDs
     /// are known. What isn't ours is left alone.
     ///
+    /// A token that is `handed_out` lives as long as its account, whatever marks that has by now: an
+    /// account of our name without them is no end, unless another UID is known to have been ours.
+    ///
     /// # Errors
     /// When anything of ours may still be there.
-    pub async fn revoke(&self, uids: &Uids) -> Result<(), Failure> {
+    pub async fn revoke(&self, uids: &Uids, handed_out: bool) -> Result<(), Failure> {
         let (binding, role, account) = futures::join!(
-            self.remove(Kind::ClusterRoleBinding, uids.cluster_role_binding.as_deref()),
-            self.remove(Kind::ClusterRole, uids.cluster_role.as_deref()),
-            self.remove(Kind::ServiceAccount, uids.service_account.as_deref()),
+            self.remove(Kind::ClusterRoleBinding, uids.cluster_role_binding.as_deref(), false),
+            self.remove(Kind::ClusterRole, uids.cluster_role.as_deref(), false),
+            self.remove(Kind::ServiceAccount, uids.service_account.as_deref(), handed_out),
         );
-        binding.and(role).and(account)
+        // What keeps the token alive is the first to be told of.
+        account.and(binding).and(role)
     }
 
     async fn request_token(&self, seconds: i64) -> Result<(SecretString, Timestamp), Failure> {
@@ -191,7 +196,9 @@ impl<'a> Bound<'a> {
     }
 
     /// Removes the object of that kind if it is ours, by its known UID or the one that it has now.
-    async fn remove(&self, kind: Kind, known: Option<&str>) -> Result<(), Failure> {
+    /// `doubtful` says that another one of our name may be ours, too, if no UID is known.
+    async fn remove(&self, kind: Kind, known: Option<&str>, doubtful: bool) -> Result<(), Failure> {
+        let doubtful = doubtful && known.is_none();
         let mut known = known.map(str::to_owned);
         // Somebody may delete and make it again while we look; not for ever.
         for _ in 0..3 {
@@ -201,6 +208,7 @@ impl<'a> Bound<'a> {
                     Some(found) if self.owner.verdict(&found) == Verdict::Ours => {
                         found.uid.unwrap_or_default()
                     }
+                    Some(_) if doubtful => return Err(self.foreign(kind)),
                     _ => return Ok(()),
                 },
             };
@@ -222,7 +230,7 @@ impl<'a> Bound<'a> {
             StatusCode::NOT_FOUND => return Ok(true),
             StatusCode::CONFLICT => return Ok(false),
             StatusCode::OK | StatusCode::ACCEPTED => {}
-            _ => return Err(answer.failure()),
+            _ => return Err(self.kept(kind, &answer)),
         }
         // A Status, or the object as it was: of a ServiceAccount even when it is gone.
         let left: Made = answer.parse()?;
@@ -234,7 +242,7 @@ impl<'a> Bound<'a> {
             Request::new(self.path(kind)).patch(&self.name, &PatchParams::default(), &Patch::Merge(&strip));
         let answer = self.send(request).await?;
         if ![StatusCode::OK, StatusCode::NOT_FOUND, StatusCode::CONFLICT].contains(&answer.status) {
-            return Err(answer.failure());
+            return Err(self.kept(kind, &answer));
         }
         match self.find(kind).await? {
             Some(still) if still.uid.as_deref() == Some(uid) => Err(Failure::Lingers(kind.word())),
@@ -286,6 +294,16 @@ impl<'a> Bound<'a> {
                 "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": self.name},
                 "subjects": [{"kind": "ServiceAccount", "name": self.name, "namespace": self.namespace}],
             }),
+        }
+    }
+
+    /// Why an object of ours was not deleted: policies and webhooks refuse by any status of 4xx.
+    fn kept(&self, kind: Kind, answer: &Answer) -> Failure {
+        match answer.failure() {
+            Failure::Forbidden | Failure::Misbehaves(_) if answer.status.is_client_error() => {
+                Failure::Kept { kind: kind.word(), name: self.name.clone(), status: answer.status.as_u16() }
+            }
+            failure => failure,
         }
     }
 

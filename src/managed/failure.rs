@@ -53,6 +53,19 @@ pub enum Failure {
         /// Name of the object, made from the binding id.
         name: String,
     },
+    /// The cluster does not let us delete an object of ours.
+    #[error(
+        "the managed cluster refuses to delete {kind} {name} (HTTP {status}): \
+         its RBAC, an admission policy or a webhook forbids it"
+    )]
+    Kept {
+        /// Kind of the object.
+        kind: &'static str,
+        /// Name of the object, made from the binding id.
+        name: String,
+        /// HTTP status.
+        status: u16,
+    },
     /// An object of ours was deleted but is still there.
     #[error("{0} is still there after its deletion")]
     Lingers(&'static str),

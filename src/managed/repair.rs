@@ -2,7 +2,7 @@
 //! not, can it be again?
 
 use http::StatusCode;
-use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::GetParams;
 use kube::core::Request;
 
@@ -20,6 +20,8 @@ pub enum Repair {
     },
     /// The account is another one or none: the tokens died with it, and no repair brings them back.
     AccountLost,
+    /// The role is gone and its owner had changed it: made anew, it would give back what was taken.
+    RightsLost,
 }
 
 impl Bound<'_> {
@@ -38,12 +40,30 @@ impl Bound<'_> {
         }
     }
 
+    /// Whether the cluster's owner has changed the rules of the role. One that is gone tells nothing.
+    ///
+    /// # Errors
+    /// When the cluster fails.
+    pub async fn is_changed(&self) -> Result<Option<bool>, Failure> {
+        let request = Request::new(self.path(Kind::ClusterRole)).get(&self.name, &GetParams::default());
+        let answer = self.send(request).await?;
+        let found: ClusterRole = match answer.status {
+            StatusCode::OK => answer.parse()?,
+            StatusCode::NOT_FOUND => return Ok(None),
+            _ => return Err(answer.failure()),
+        };
+        let made: ClusterRole = serde_json::from_value(self.manifest(Kind::ClusterRole))
+            .map_err(|_| Failure::Misbehaves(Misbehaviour::Form))?;
+        Ok(Some(found.rules != made.rules || found.aggregation_rule.is_some()))
+    }
+
     /// Makes role and role binding again where they are missing or not as they were made. The
-    /// role's rules belong to the cluster's owner: a role that is there stays as it is.
+    /// role's rules belong to the cluster's owner: a role that is there stays as it is, and one that was
+    /// seen `changed` is not made anew.
     ///
     /// # Errors
     /// When the cluster fails, or a name of ours belongs to somebody else now.
-    pub async fn repair(&self, known: &Uids) -> Result<Repair, Failure> {
+    pub async fn repair(&self, known: &Uids, changed: bool) -> Result<Repair, Failure> {
         let Some(account) = self.find(Kind::ServiceAccount).await? else { return Ok(Repair::AccountLost) };
         // Another account of the name and with our marks is a copy: no token of ours is good for it.
         let same = known.service_account.is_none() || known.service_account == account.uid;
@@ -59,6 +79,9 @@ impl Bound<'_> {
             let there = ours.as_ref().is_some_and(|found| found.deletion_timestamp.is_none());
             if there && (kind == Kind::ClusterRole || self.is_intact().await?) {
                 continue;
+            }
+            if kind == Kind::ClusterRole && changed {
+                return Ok(Repair::RightsLost);
             }
             // A role binding's role can't be changed, so it is made anew.
             if let Some(uid) = ours.and_then(|found| found.uid) {

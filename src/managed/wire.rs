@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::failure::{Failure, Misbehaviour, Unreachable};
 use crate::failpoint;
+use crate::secret::Zeroize as _;
 use crate::telemetry::metrics::Metrics;
 
 /// Most of an answer that is read, bytes.
@@ -38,6 +39,13 @@ pub struct Answer {
     /// Its status; which one is expected is the caller's to say.
     pub status: StatusCode,
     body: Vec<u8>,
+}
+
+/// An answer may be a token.
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.body.zeroize();
+    }
 }
 
 impl Wire {

@@ -67,14 +67,11 @@ const RESUME: &[&str] = &[
     "controller: write the status",
 ];
 
-/// DELETE, by a process that has not made the binding.
+/// DELETE, by a process that has not made the binding: it knows what was made, because it is written down.
 const UNBIND: &[&str] = &[
     "broker: delete the binding",
     "controller: read the kubeconfig",
     "managed: GET namespaces",
-    "managed: GET clusterrolebindings",
-    "managed: GET clusterroles",
-    "managed: GET serviceaccounts",
     "managed: DELETE clusterrolebindings",
     "managed: DELETE clusterroles",
     "managed: DELETE serviceaccounts",
@@ -87,9 +84,6 @@ const EXPIRY: &[&str] = &[
     "controller: delete the binding",
     "controller: read the kubeconfig",
     "managed: GET namespaces",
-    "managed: GET clusterrolebindings",
-    "managed: GET clusterroles",
-    "managed: GET serviceaccounts",
     "managed: DELETE clusterrolebindings",
     "managed: DELETE clusterroles",
     "managed: DELETE serviceaccounts",

@@ -17,7 +17,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 
-use crate::leaks::pieces;
+use crate::canary::pieces;
 use crate::world::{program, stage, world};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -25,11 +25,11 @@ const PARENT: &str = "00f067aa0ba902b7";
 
 /// What a collector of traces is sent.
 #[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<Bytes>>>);
+pub struct Sink(Arc<Mutex<Vec<Bytes>>>);
 
 impl Sink {
     /// Starts one, and says where.
-    async fn start() -> (Self, String) {
+    pub async fn start() -> (Self, String) {
         let sink = Self::default();
         let taken = sink.clone();
         let take = async move |body: Bytes| taken.0.lock().push(body);
@@ -38,6 +38,11 @@ impl Sink {
         let router = Router::new().route("/v1/traces", post(take));
         tokio::spawn(async move { axum::serve(listener, router).await });
         (sink, url)
+    }
+
+    /// What was sent, as it was.
+    pub fn bodies(&self) -> Vec<Bytes> {
+        self.0.lock().clone()
     }
 
     /// Names of services with the spans that they sent.
@@ -147,7 +152,7 @@ async fn a_request_and_its_reconcile_are_one_trace() {
     broker.terminate().await.unwrap();
     controller.terminate().await.unwrap();
     assert!(sink.spans().iter().any(|(_, span)| span.name.starts_with("GET ")), "the last spans are lost");
-    let sent: Vec<_> = sink.0.lock().iter().map(|body| String::from_utf8_lossy(body).into_owned()).collect();
+    let sent: Vec<_> = sink.bodies().iter().map(|body| String::from_utf8_lossy(body).into_owned()).collect();
     for piece in pieces(made.kubeconfig().unwrap()) {
         assert!(!sent.iter().any(|body| body.contains(piece)), "a piece of a credential was sent");
     }

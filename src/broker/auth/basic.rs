@@ -12,7 +12,7 @@ use super::htpasswd::{HtpasswdError, Users};
 use super::remembered::Remembered;
 use super::{Denial, Principal, Scheme};
 use crate::reload::Current;
-use crate::secret::{ExposeSecret as _, SecretString};
+use crate::secret::{ExposeSecret as _, SecretString, Zeroizing};
 
 /// Checks that wait for a processor; more are turned away.
 const MAX_WAITING: usize = 64;
@@ -92,7 +92,8 @@ struct Given {
 impl Given {
     /// Reads what stands behind `Basic`.
     fn decode(encoded: &str) -> Option<Self> {
-        let text = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
+        let bytes = Zeroizing::new(STANDARD.decode(encoded).ok()?);
+        let text = std::str::from_utf8(&bytes).ok()?;
         // RFC 7617, section 2: neither may have control characters, a user no colon.
         let (user, password) = text.split_once(':')?;
         let legal = !user.is_empty() && user.len() <= super::MAX_NAME && !text.contains(char::is_control);

@@ -1,0 +1,146 @@
+//! What a kubeconfig that is handed out may say: one server, one token of the binding's own account, and nothing
+//! else. Whoever swaps a Secret could otherwise have clients run a program, or take another account's token.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::names::BindingId;
+use crate::secret::{ExposeSecret as _, SecretString};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct File {
+    #[serde(rename = "apiVersion")]
+    api_version: String,
+    kind: String,
+    clusters: Vec<Cluster>,
+    users: Vec<User>,
+    contexts: Vec<Context>,
+    current_context: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cluster {
+    name: String,
+    cluster: Server,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Server {
+    server: String,
+    #[serde(rename = "certificate-authority-data")]
+    _authority: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct User {
+    name: String,
+    user: Token,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Token {
+    token: SecretString,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Context {
+    name: String,
+    context: Pair,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pair {
+    cluster: String,
+    user: String,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    sub: String,
+    exp: i64,
+    #[serde(flatten)]
+    _more: IgnoredAny,
+}
+
+/// Whether a kubeconfig is one that is made for that binding. Nobody's signature is checked: the cluster does.
+#[must_use]
+pub fn is_as_made(text: &str, id: &BindingId) -> bool {
+    let Ok(file) = serde_saphyr::from_str::<File>(text) else { return false };
+    let File { api_version, kind, clusters, users, contexts, current_context: name } = file;
+    let ([cluster], [user], [context]) = (&clusters[..], &users[..], &contexts[..]) else { return false };
+    let names = [&cluster.name, &user.name, &context.name, &context.context.cluster, &context.context.user];
+    api_version == "v1"
+        && kind == "Config"
+        && names.into_iter().all(|other| *other == name)
+        && cluster.cluster.server.starts_with("https://")
+        && is_of(user.user.token.expose_secret(), id)
+}
+
+fn is_of(token: &str, id: &BindingId) -> bool {
+    let [_, claims, _] = token.split('.').collect::<Vec<_>>()[..] else { return false };
+    let claims = URL_SAFE_NO_PAD.decode(claims).ok();
+    let claims = claims.and_then(|claims| serde_json::from_slice::<Claims>(&claims).ok());
+    let account = claims.filter(|claims| claims.exp > 0).map(|claims| claims.sub);
+    let account = account.as_deref().and_then(|sub| sub.strip_prefix("system:serviceaccount:"));
+    account.and_then(|account| account.split_once(':')).is_some_and(|(_, name)| name == id.object_name())
+}
+
+/// One that passes, for tests.
+#[cfg(test)]
+#[must_use]
+pub fn example(id: &BindingId) -> String {
+    let claims = format!(
+        r#"{{"sub": "system:serviceaccount:kyma-system:{}", "exp": 9, "iss": "i"}}"#,
+        id.object_name()
+    );
+    let token = format!("h.{}.s", URL_SAFE_NO_PAD.encode(claims));
+    format!(
+        "# A line for people.\napiVersion: v1\nkind: Config\n\
+         clusters: [{{name: n, cluster: {{server: 'https://c', certificate-authority-data: QQ==}}}}]\n\
+         users: [{{name: n, user: {{token: {token}}}}}]\n\
+         contexts: [{{name: n, context: {{cluster: n, user: n}}}}]\ncurrent-context: n\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_we_make_is_handed_out() {
+        let id = BindingId::parse("b").unwrap();
+        let good = example(&id);
+        assert!(is_as_made(&good, &id));
+        assert!(!is_as_made(&good, &BindingId::parse("c").unwrap()), "another binding's");
+        let long =
+            format!("h.{}.s", URL_SAFE_NO_PAD.encode(r#"{"sub": "system:serviceaccount:x:y", "exp": 9}"#));
+        let token = good.split("token: ").nth(1).unwrap().split('}').next().unwrap().to_owned();
+        for (from, to) in [
+            ("user: {token", "user: {exec: {command: evil}, token"),
+            ("user: {token", "user: {auth-provider: {name: evil}, token"),
+            ("user: {token", "user: {tokenFile: /etc/shadow, token"),
+            ("server: 'https://c'", "server: 'http://c'"),
+            ("server: 'https://c'", "server: 'https://c', proxy-url: 'http://evil'"),
+            ("server: 'https://c'", "server: 'https://c', insecure-skip-tls-verify: true"),
+            ("cluster: n, user: n", "cluster: n, user: other"),
+            ("current-context: n", "current-context: other"),
+            ("current-context: n", "current-context: n\npreferences: {}"),
+            ("kind: Config", "kind: Other"),
+            (token.as_str(), long.as_str()),
+            (token.as_str(), "no-jwt"),
+        ] {
+            assert!(good.contains(from), "{from}");
+            assert!(!is_as_made(&good.replace(from, to), &id), "{to}");
+        }
+        assert!(!is_as_made("", &id));
+    }
+}
