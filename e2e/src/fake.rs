@@ -65,12 +65,7 @@ impl Fake {
         if death == Death::Refused {
             return Ok(Self { kubeconfig, task: None });
         }
-        let identity = pki.server()?;
-        let chain =
-            CertificateDer::pem_slice_iter(identity.cert_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
-        let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())?;
-        let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
-        let acceptor = TlsAcceptor::from(Arc::new(config.context("the server's certificate is refused")?));
+        let acceptor = acceptor(&pki)?;
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(serve(stream, acceptor.clone(), death));
@@ -84,6 +79,16 @@ impl Fake {
     pub fn kubeconfig(&self) -> &str {
         &self.kubeconfig
     }
+}
+
+/// What speaks TLS for a server on the loopback interface.
+pub(crate) fn acceptor(pki: &Pki) -> Result<TlsAcceptor> {
+    let identity = pki.server()?;
+    let chain =
+        CertificateDer::pem_slice_iter(identity.cert_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())?;
+    let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
+    Ok(TlsAcceptor::from(Arc::new(config.context("the server's certificate is refused")?)))
 }
 
 async fn serve(mut stream: TcpStream, acceptor: TlsAcceptor, death: Death) {

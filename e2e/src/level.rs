@@ -45,6 +45,15 @@ impl Level {
     }
 }
 
+/// The most memory that a process has ever had in use at once, MiB.
+///
+/// # Errors
+/// When it has ended.
+pub fn peak_memory(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    Ok(number(&status, "VmHWM:").context("no VmHWM (proc_pid_status(5))")? / 1024)
+}
+
 /// The number behind the line's beginning.
 fn number(text: &str, start: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(start))?;

@@ -20,6 +20,7 @@ pub mod invariants;
 pub mod issuer;
 mod kubeconfig;
 pub mod level;
+pub mod liar;
 pub mod load;
 pub mod machine;
 pub mod node;

@@ -184,8 +184,10 @@ impl Round<'_> {
         if matches!(failure, Failure::Foreign { .. }) {
             return self.fail_for_good(target, Reason::ForeignObject, failure.to_string(), pin).await;
         }
-        if matches!(failure, Failure::Token(_)) {
-            // What can't be removed now is removed with the binding.
+        let touched = self.ctx.ledger.lock().entry(&self.owner.uid).is_some_and(|entry| entry.touched);
+        if touched && matches!(failure, Failure::Token(_) | Failure::Misbehaves(_)) {
+            // A cluster that lies may have issued a token that nobody of us has seen: without its role
+            // it is good for nothing. What can't be removed now is removed with the binding.
             self.revoke(target).await?;
         }
         self.retry(Outcome::Failing(reason(failure), failure.to_string(), pin)).await

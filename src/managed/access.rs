@@ -55,11 +55,14 @@ pub enum Kind {
 #[derive(Deserialize)]
 struct Made {
     #[serde(default)]
+    kind: String,
+    #[serde(default)]
     metadata: ObjectMeta,
 }
 
 #[derive(Deserialize)]
 struct TokenAnswer {
+    kind: String,
     status: TokenStatus,
 }
 
@@ -152,7 +155,11 @@ impl<'a> Bound<'a> {
         if answer.status != StatusCode::CREATED {
             return Err(answer.failure());
         }
-        let TokenStatus { token, expiration_timestamp } = answer.parse::<TokenAnswer>()?.status;
+        let TokenAnswer { kind, status } = answer.parse()?;
+        let TokenStatus { token, expiration_timestamp } = status;
+        if kind != "TokenRequest" {
+            return Err(Failure::Misbehaves(Misbehaviour::Form));
+        }
         Ok((token, expiration_timestamp.0))
     }
 
@@ -165,8 +172,9 @@ impl<'a> Bound<'a> {
             let answer = self.send(request).await?;
             match answer.status {
                 StatusCode::CREATED => {
-                    let made = answer.parse::<Made>()?.metadata;
-                    let as_asked = made.name.as_deref() == Some(&self.name)
+                    let Made { kind: made_kind, metadata: made } = answer.parse()?;
+                    let as_asked = made_kind == kind.word()
+                        && made.name.as_deref() == Some(&self.name)
                         && self.owner.verdict(&made) == Verdict::Ours;
                     if as_asked {
                         return Ok(made.uid);
@@ -253,7 +261,11 @@ impl<'a> Bound<'a> {
     pub(super) async fn find(&self, kind: Kind) -> Result<Option<ObjectMeta>, Failure> {
         let answer = self.send(Request::new(self.path(kind)).get(&self.name, &GetParams::default())).await?;
         match answer.status {
-            StatusCode::OK => Ok(Some(answer.parse::<Made>()?.metadata)),
+            StatusCode::OK => {
+                let Made { kind: found, metadata } = answer.parse()?;
+                let as_asked = found == kind.word();
+                as_asked.then_some(Some(metadata)).ok_or(Failure::Misbehaves(Misbehaviour::Form))
+            }
             StatusCode::NOT_FOUND => Ok(None),
             _ => Err(answer.failure()),
         }

@@ -157,6 +157,9 @@ async fn cluster_id(wire: &Wire) -> Result<String, Failure> {
         return Err(answer.failure());
     }
     let namespace: PartialObjectMeta<Namespace> = answer.parse()?;
+    if namespace.types.is_none_or(|types| types.kind != "Namespace") {
+        return Err(Failure::Misbehaves(Misbehaviour::Form));
+    }
     // It becomes part of a status: a UID, not a novel.
     let uid = namespace.metadata.uid.filter(|uid| !uid.is_empty() && uid.len() <= 64);
     let plain = |uid: &String| uid.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');

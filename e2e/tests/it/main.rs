@@ -37,6 +37,8 @@ mod installed;
 mod jwt;
 mod kills;
 mod levels;
+mod lies;
+mod lies_told;
 mod lifecycle;
 mod limit;
 mod manners;
