@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser as _;
+use http::Uri;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use rustls::ServerConfig;
@@ -26,6 +27,7 @@ use crate::controller::context::Settings;
 use crate::controller::leader::{Elector, Fence, LeaderError};
 use crate::controller::{BindingController, ControllerError, gauges};
 use crate::descriptors;
+use crate::managed::address::Policy;
 use crate::memory;
 use crate::reload::{self, Current, FileError};
 use crate::serve::{ADMIN_CONNECTIONS, ListenError, Server, listen};
@@ -71,8 +73,8 @@ enum RunError {
     )]
     Infer,
     #[error(
-        "the control plane would be reached through a proxy, which is not supported: \
-         unset HTTPS_PROXY, or name the control plane in NO_PROXY"
+        "the control plane's kubeconfig has a proxy-url, which is not supported: name a server in it that can be \
+         reached without a proxy; those of the environment are not used"
     )]
     Proxy,
     #[error("the control plane's kubeconfig has credentials or certificates that can't be used")]
@@ -187,7 +189,7 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
     // From the first moment on: whoever asks to stop while this starts shall find it listening.
     let terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
-    let client = control_plane(args.kubeconfig.as_deref()).await?;
+    let (client, url) = control_plane_at(args.kubeconfig.as_deref()).await?;
     let metrics = Arc::new(Metrics::default());
     metrics.collect(&tasks::DESCRIBED, Tasks(tokio::runtime::Handle::current()));
     let stop = CancellationToken::new();
@@ -222,7 +224,7 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
     let controller = if args.role == Role::Broker {
         None
     } else {
-        let controller = BindingController::new(client.clone(), settings(args), metrics.clone());
+        let controller = BindingController::new(client.clone(), settings(args, &url), metrics.clone());
         checks.extend(controller.readiness());
         metrics.collect(&gauges::DESCRIBED, gauges::Gauges::new(controller.store(), controller.leading()));
         Some(controller)
@@ -363,8 +365,11 @@ fn broker_settings(args: &RunArgs) -> Result<broker::Settings, RunError> {
     })
 }
 
-fn settings(args: &RunArgs) -> Settings {
+fn settings(args: &RunArgs, control_plane: &Uri) -> Settings {
+    let host = control_plane.host().map(str::to_owned);
+    let server = host.map(|host| (host, control_plane.port_u16().unwrap_or(443)));
     Settings {
+        servers: Arc::new(Policy::new(&args.managed_server_allow, server)),
         namespace: args.namespace.clone(),
         instance_namespace: args.instance_namespace.clone(),
         managed_namespace: args.managed_namespace.clone(),
@@ -377,6 +382,12 @@ fn settings(args: &RunArgs) -> Settings {
 }
 
 async fn control_plane(kubeconfig: Option<&Path>) -> Result<Client, RunError> {
+    Ok(control_plane_at(kubeconfig).await?.0)
+}
+
+/// The same with its URL.
+#[expect(clippy::disallowed_methods, reason = "the control plane's account is the environment's to give")]
+async fn control_plane_at(kubeconfig: Option<&Path>) -> Result<(Client, Uri), RunError> {
     let mut config = match kubeconfig {
         Some(path) => {
             let refused = || RunError::Kubeconfig(path.to_owned());
@@ -390,10 +401,17 @@ async fn control_plane(kubeconfig: Option<&Path>) -> Result<Client, RunError> {
             Err(_) => Config::incluster().map_err(|_| RunError::Infer)?,
         },
     };
+    // kube takes it for the kubeconfig's, and knows no NO_PROXY without a proxy to use.
+    let of_environment = |name: &str| std::env::var(name).ok()?.parse::<Uri>().ok();
+    let mut found = ["HTTPS_PROXY", "https_proxy"].into_iter().filter_map(of_environment);
+    if found.any(|proxy| config.proxy_url.as_ref() == Some(&proxy)) {
+        config.proxy_url = None;
+    }
     if config.proxy_url.is_some() {
         return Err(RunError::Proxy);
     }
     // Retries are ours: kube's own may keep one call for minutes.
     config.default_retry = false;
-    Client::try_from(config).map_err(|_| RunError::Client)
+    let url = config.cluster_url.clone();
+    Ok((Client::try_from(config).map_err(|_| RunError::Client)?, url))
 }

@@ -371,6 +371,7 @@ pub async fn client_from(kubeconfig: &str) -> Result<Client> {
     Ok(Client::try_from(config_from(kubeconfig).await?)?)
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test's client of any cluster")]
 pub(crate) async fn config_from(kubeconfig: &str) -> Result<Config> {
     let kubeconfig = Kubeconfig::from_yaml(kubeconfig)?;
     let options = KubeConfigOptions::default();

@@ -112,7 +112,14 @@ impl Operator {
     ) -> Result<ManagedProcess> {
         command.arg("run").arg("--kubeconfig").arg(kubeconfig);
         command.args(["--admin-listen", "127.0.0.1:0"]);
-        for (flag, value) in [("--listen", "127.0.0.1:0"), ("--auth", "none"), ("--log-level", "trace")] {
+        let usual = [
+            ("--listen", "127.0.0.1:0"),
+            ("--auth", "none"),
+            ("--log-level", "trace"),
+            // The managed clusters of tests are on this machine, and some are the control plane, too.
+            ("--managed-server-allow", "127.0.0.0/8"),
+        ];
+        for (flag, value) in usual {
             if !args.contains(&flag) {
                 command.args([flag, value]);
             }

@@ -72,6 +72,8 @@ reasons! {
     InstanceAmbiguous,
     /// The instance's kubeconfig has something that we do not accept.
     KubeconfigRefused,
+    /// The managed cluster's server has an address that is not connected to.
+    AddressRefused,
     /// The instance's plan is not bindable.
     PlanNotBindable,
     /// The lifetime is outside of what this operator grants.

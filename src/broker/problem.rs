@@ -164,7 +164,9 @@ pub fn refusal(reason: Reason) -> Option<StatusCode> {
         Reason::PlanNotBindable => Some(StatusCode::UNPROCESSABLE_ENTITY),
         // The id is taken until its end by a binding that can never be what is asked for.
         Reason::ForeignObject | Reason::AccessLost => Some(StatusCode::CONFLICT),
-        Reason::InstanceAmbiguous | Reason::KubeconfigRefused => Some(StatusCode::SERVICE_UNAVAILABLE),
+        Reason::InstanceAmbiguous | Reason::KubeconfigRefused | Reason::AddressRefused => {
+            Some(StatusCode::SERVICE_UNAVAILABLE)
+        }
         Reason::Pending
         | Reason::Accepted
         | Reason::Issued

@@ -15,6 +15,7 @@ use crate::api::binding::{MAX_EXPIRATION_SECONDS, MIN_EXPIRATION_SECONDS};
 use crate::broker::request::Lifetimes;
 use crate::controller::decide::BindablePlans;
 use crate::controller::leader::Times;
+use crate::managed::address::AllowList;
 use crate::telemetry::logs::Format;
 
 pub use broker::BrokerArgs;
@@ -76,6 +77,15 @@ pub struct RunArgs {
     /// Namespace in the managed clusters for the ServiceAccounts
     #[arg(long, env = "KYMA_BINDINGS_MANAGED_NAMESPACE", default_value = "kyma-system", value_parser = namespace)]
     pub managed_namespace: String,
+    /// Names, suffixes and networks of managed clusters' servers that may be loopback, link-local or the
+    /// control plane itself, separated by commas or repeated: api.example.com, .example.com, 10.0.0.0/8
+    #[arg(
+        long,
+        env = "KYMA_BINDINGS_MANAGED_SERVER_ALLOW",
+        default_value = "",
+        value_name = "NAMES|NETWORKS"
+    )]
+    pub managed_server_allow: Vec<AllowList>,
     /// Address of the Open Service Broker API
     #[arg(long, env = "KYMA_BINDINGS_LISTEN", default_value = "0.0.0.0:8080", value_name = "IP:PORT")]
     pub listen: SocketAddr,
@@ -311,6 +321,7 @@ mod tests {
                 vec!["--lease-renew-deadline", "15s"],
                 vec!["--lease-renew-deadline 15s", "--lease-duration 15s", "order"],
             ),
+            (vec!["--managed-server-allow", "10.0.0.0/33"], vec!["--managed-server-allow", "10.0.0.0/33"]),
             (vec!["--log-level", "loud"], vec!["--log-level", "loud", "trace"]),
             (
                 vec!["--default-expiration-seconds", "700", "--max-expiration-seconds", "650"],

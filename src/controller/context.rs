@@ -23,6 +23,7 @@ use crate::api::names::{BindingId, NameError};
 use crate::failpoint;
 use crate::instances::Instances;
 use crate::instances::state::KubeconfigRef;
+use crate::managed::address::Policy;
 use crate::managed::{Clients, ControlPlane, Failure, Owner};
 use crate::telemetry::metrics::Metrics;
 
@@ -44,6 +45,8 @@ pub struct Settings {
     pub bindable_plans: BindablePlans,
     /// Shortest and longest lifetime, seconds.
     pub lifetimes: (i64, i64),
+    /// Where the managed clusters' servers may be.
+    pub servers: Arc<Policy>,
     /// How often each managed cluster is swept.
     pub sweep_interval: Duration,
     /// What is younger in a managed cluster may belong to a bind in flight.
@@ -183,6 +186,7 @@ pub fn reason(failure: &Failure) -> Reason {
             Reason::ClusterUnreachable
         }
         Failure::Kubeconfig(_) => Reason::KubeconfigRefused,
+        Failure::Address(_) => Reason::AddressRefused,
         Failure::TimedOut => Reason::ClusterTimedOut,
         Failure::Unauthorized => Reason::ClusterUnauthorized,
         Failure::Forbidden | Failure::Kept { .. } => Reason::ClusterForbidden,

@@ -31,7 +31,7 @@ pub enum Told {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClusterReason(Reason);
 
-const CLUSTER: [Reason; 10] = [
+const CLUSTER: [Reason; 11] = [
     Reason::ClusterUnreachable,
     Reason::ClusterTimedOut,
     Reason::ClusterUnauthorized,
@@ -41,6 +41,7 @@ const CLUSTER: [Reason; 10] = [
     Reason::ClusterMisbehaves,
     Reason::NamespaceMissing,
     Reason::KubeconfigRefused,
+    Reason::AddressRefused,
     Reason::TokenRefused,
 ];
 
@@ -131,7 +132,12 @@ mod tests {
     fn only_what_is_about_a_cluster_is_told_as_its_trouble() {
         for reason in Reason::ALL {
             let about = reason.as_str().starts_with("Cluster") && *reason != Reason::ClusterReplaced;
-            let others = [Reason::NamespaceMissing, Reason::KubeconfigRefused, Reason::TokenRefused];
+            let others = [
+                Reason::NamespaceMissing,
+                Reason::KubeconfigRefused,
+                Reason::AddressRefused,
+                Reason::TokenRefused,
+            ];
             assert_eq!(Told::of_trouble(*reason).is_some(), about || others.contains(reason), "{reason:?}");
         }
     }

@@ -48,6 +48,7 @@ fn is_silence(failure: &Failure) -> bool {
         | Failure::NoKubeconfig
         | Failure::ReadKubeconfig
         | Failure::Kubeconfig(_)
+        | Failure::Address(_)
         | Failure::Unauthorized
         | Failure::Forbidden
         | Failure::RateLimited

@@ -163,10 +163,8 @@ impl BindingController {
         let reporter = Reporter { controller: MANAGED_BY_VALUE.into(), instance: None };
         let (look, looks) = mpsc::channel(MAX_LOOKS);
         let lost = look.clone();
-        let gate = {
-            let fence = fence.clone();
-            Arc::new(move || fence.holds())
-        };
+        let holds = fence.clone();
+        let gate = Arc::new(move || holds.holds());
         let context = Arc::new(Context {
             control_plane,
             look,
@@ -179,6 +177,7 @@ impl BindingController {
                 client.clone(),
                 &settings.instance_namespace,
                 Deadlines::default(),
+                settings.servers.clone(),
                 gate,
                 metrics.clone(),
             ),

@@ -9,6 +9,8 @@ use kube::core::{PartialObjectMeta, Request};
 use kube::{Api, Client, Resource as _};
 use moka::future::Cache;
 
+use super::address::Policy;
+use super::connect;
 use super::failure::{Failure, Misbehaviour};
 use super::kubeconfig::{self, Access};
 use super::wire::{Gate, Wire};
@@ -56,6 +58,7 @@ pub struct Cluster {
 pub struct Clients {
     secrets: Api<Secret>,
     deadlines: Deadlines,
+    servers: Arc<Policy>,
     gate: Gate,
     metrics: Arc<Metrics>,
     clusters: Cache<KubeconfigRef, Arc<Cluster>>,
@@ -64,18 +67,20 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Reads kubeconfig Secrets in `namespace` of the control plane.
+    /// Reads kubeconfig Secrets in `namespace` of the control plane; `servers` says where they may lead.
     #[must_use]
     pub fn new(
         control_plane: Client,
         namespace: &str,
         deadlines: Deadlines,
+        servers: Arc<Policy>,
         gate: Gate,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             secrets: Api::namespaced(control_plane, namespace),
             deadlines,
+            servers,
             gate,
             metrics,
             clusters: Cache::builder().max_capacity(MAX_CLIENTS).time_to_idle(IDLE).build(),
@@ -136,12 +141,7 @@ impl Clients {
         // A forced renewal empties the key first and fills it again: unreachable for now.
         let data = secret.and_then(|s| s.data?.remove(KUBECONFIG_KEY)).filter(|d| !d.0.is_empty());
         let access = kubeconfig::accept(&data.ok_or(Failure::NoKubeconfig)?.0)?;
-        let mut config = access.config();
-        config.connect_timeout = Some(self.deadlines.connect);
-        config.read_timeout = Some(self.deadlines.call);
-        config.write_timeout = Some(self.deadlines.call);
-        config.reset_reader_on_write = true;
-        let client = Client::try_from(config).map_err(|_| kubeconfig::Refusal::Credentials)?;
+        let client = connect::client(&access, &self.servers, self.deadlines)?;
         let wire = Wire::new(client, self.deadlines.call, self.gate.clone(), self.metrics.clone());
         let id = cluster_id(&wire).await?;
         Ok(Arc::new(Cluster { wire, id, access, _counted: self.metrics.client() }))

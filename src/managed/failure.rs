@@ -1,5 +1,6 @@
 //! What can go wrong with a managed cluster, in our own words: no variant holds remote text.
 
+use super::address::Refused;
 use super::kubeconfig::Refusal;
 use super::token::Defect;
 
@@ -18,6 +19,11 @@ pub enum Failure {
     /// The kubeconfig is not one that we accept.
     #[error("the managed cluster's kubeconfig is refused: {0}")]
     Kubeconfig(#[from] Refusal),
+    /// The server is where nothing is connected to.
+    #[error(
+        "the managed cluster's server is at {0}; unless --managed-server-allow names it, nothing is connected to there"
+    )]
+    Address(Refused),
     /// No connection.
     #[error("the managed cluster is unreachable: {0}")]
     Unreachable(Unreachable),

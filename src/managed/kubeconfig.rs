@@ -249,7 +249,7 @@ fn is_header_text(token: &str) -> bool {
 impl Access {
     /// What a client is made from: nothing of the environment goes into it.
     #[must_use]
-    pub fn config(&self) -> kube::Config {
+    pub(super) fn config(&self) -> kube::Config {
         let mut config = kube::Config::new(self.server.clone());
         config.root_cert = Some(self.ca.clone());
         config.auth_info = match &self.credentials {

@@ -4,7 +4,9 @@
 //! time, only the expected status counts, and no text of it goes further than this module.
 
 pub mod access;
+pub mod address;
 pub mod clients;
+pub mod connect;
 pub mod failure;
 pub mod inventory;
 pub mod kubeconfig;

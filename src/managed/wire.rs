@@ -11,6 +11,7 @@ use kube::client::Body;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
+use super::connect;
 use super::failure::{Failure, Misbehaviour, Unreachable};
 use crate::failpoint;
 use crate::secret::Zeroize as _;
@@ -136,7 +137,7 @@ fn result(answer: &Result<Answer, Failure>) -> &'static str {
             _ => "other",
         },
         Err(Failure::TimedOut) => "timeout",
-        Err(Failure::Unreachable(_)) => "unreachable",
+        Err(Failure::Unreachable(_) | Failure::Address(_)) => "unreachable",
         Err(Failure::NotLeading) => "not_leading",
         Err(_) => "misbehaves",
     }
@@ -146,6 +147,9 @@ fn no_answer(error: &(dyn StdError + 'static)) -> Failure {
     let mut source = Some(error);
     let mut cause = Unreachable::NoConnection;
     while let Some(error) = source {
+        if let Some(refused) = connect::refused(error) {
+            return Failure::Address(refused);
+        }
         if error.downcast_ref::<rustls::Error>().is_some() {
             return Failure::Unreachable(Unreachable::Tls);
         }

@@ -2,6 +2,7 @@
 //! shared, each test has namespaces, instances and an operator process of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod addresses;
 mod admission;
 mod alerts;
 mod asynchronous;
