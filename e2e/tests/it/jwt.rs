@@ -175,7 +175,7 @@ async fn a_key_rotated_at_the_issuer_is_found_and_the_old_one_forgotten() {
 
 #[tokio::test]
 async fn keys_come_from_the_issuer_itself_or_not_at_all() {
-    let (stage, instance) = stage("manners").await;
+    let (stage, instance) = stage("jwt-manners").await;
     let issuer = Issuer::start().await.unwrap();
     let ca = Mounted::new(&[(FILE, issuer.ca_pem())]);
     let trusted = ca.path(FILE);
