@@ -3,9 +3,12 @@
 //! This is the only way to a client of a managed cluster. A kubeconfig can name programs to run,
 //! files to read, proxies and identities to assume; none of that is ours to obey.
 
+use std::net::Ipv6Addr;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::Uri;
+use http::uri::Authority;
 use jiff::Timestamp;
 use kube::config::AuthInfo;
 use rustls_pki_types::CertificateDer;
@@ -34,7 +37,7 @@ pub enum Refusal {
     #[error("it uses {0}, which is not supported")]
     Forbidden(&'static str),
     /// The server isn't an address that we connect to.
-    #[error("server must be an https URL without user, query or fragment")]
+    #[error("server must be an https URL of a host's name or address, without user, query or fragment")]
     Server,
     /// The CA isn't base64 of PEM certificates.
     #[error("certificate-authority-data must be base64 of PEM certificates")]
@@ -178,11 +181,27 @@ fn server(cluster: &ClusterEntry) -> Result<Uri, Refusal> {
     let uri: Uri = text.parse().map_err(|_| Refusal::Server)?;
     let authority = uri.authority().ok_or(Refusal::Server)?;
     let plain = uri.scheme_str() == Some("https")
-        && !authority.host().is_empty()
+        && is_host(authority.host())
+        && has_legal_port(authority)
         && !authority.as_str().contains('@')
         && uri.query().is_none()
         && !text.contains('#');
     plain.then_some(uri).ok_or(Refusal::Server)
+}
+
+/// Whether it is a name of the DNS or an address, and no other thing that some resolver may know.
+fn is_host(host: &str) -> bool {
+    if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return address.parse::<Ipv6Addr>().is_ok();
+    }
+    let legal = |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c);
+    (1..=253).contains(&host.len()) && host.bytes().all(legal)
+}
+
+/// A port that can't be one would be taken for none, and lead to another server.
+fn has_legal_port(authority: &Authority) -> bool {
+    let port = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+    port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok_and(|p| p != 0))
 }
 
 fn ca_data(cluster: &ClusterEntry) -> Result<String, Refusal> {
@@ -290,7 +309,8 @@ impl Access {
         let yaml =
             serde_saphyr::to_string_with_options(&document, options).map_err(|_| Refusal::Unreadable)?;
         let back = accept(yaml.as_bytes())?;
-        let same = back.server == self.server
+        let same = is_named(&yaml, name)
+            && back.server == self.server
             && back.ca == self.ca
             && matches!(&back.credentials, Credentials::Token(t) if t.expose_secret() == token.expose_secret());
         if !same {
@@ -298,6 +318,20 @@ impl Access {
         }
         Ok(format!("# This kubeconfig stops working at {expires_at}.\n{yaml}").into())
     }
+}
+
+/// Whether a kubeconfig has one cluster, user and context, all of that name.
+fn is_named(yaml: &str, name: &str) -> bool {
+    let Ok(file) = serde_saphyr::from_str::<File>(yaml) else { return false };
+    let ([cluster], [user], [context]) =
+        (file.clusters.as_slice(), file.users.as_slice(), file.contexts.as_slice())
+    else {
+        return false;
+    };
+    let ContextEntry { cluster: to, user: by, .. } = &context.entry;
+    let names = [&cluster.name, &user.name, &context.name].map(|n| Some(n.as_str()));
+    let references = [to.as_deref(), by.as_deref(), file.current_context.as_deref()];
+    names.into_iter().chain(references).all(|found| found == Some(name))
 }
 
 #[derive(Serialize)]
