@@ -162,8 +162,10 @@ async fn failover(arena: &Arena, site: Site<'_>, lease: &[&str]) -> Result<f64> 
     ensure!(!other.leads().await, "two lead");
     site.operator.kill().await?;
     let (began, osb, instance) = (Instant::now(), other.osb(), &site.instances[0]);
+    // All sizes have the same managed cluster.
+    let binding = format!("{instance}-after-the-leader");
     eventually("a bind by the other", PATIENCE, async || {
-        let answer = osb.bind(instance, "after-the-leader", None).await?;
+        let answer = osb.bind(instance, &binding, None).await?;
         ensure!(answer.status < 300, "{} {}", answer.status, answer.description());
         Ok(())
     })
