@@ -108,9 +108,9 @@ async fn an_answer_that_is_not_taken_is_under_way() {
     }
     let here = osb.url(&instance, "untaken-1");
     for _ in 0..2 {
-        // What anybody may have takes no place.
-        metric(&operator, &format!("kyma_bindings_http_requests_in_flight {}", untaken.len() - 3)).await;
         assert_eq!(osb.fetch(&instance, "untaken-1").await.unwrap().status, 404);
+        // What anybody may have takes no place, and what is answered soon none either.
+        metric(&operator, &format!("kyma_bindings_http_requests_in_flight {}", untaken.len() - 3)).await;
         untaken.push(ask(&here).await);
     }
     assert!(untaken[3..].iter().all(|answer| answer.status() == 404), "let in: there is no such binding");
