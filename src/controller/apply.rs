@@ -337,6 +337,15 @@ async fn revoke_once(
     Ok(true)
 }
 
+/// Whether the control plane has the binding's Secret, whatever the watch says.
+///
+/// # Errors
+/// When the control plane fails.
+pub async fn has_secret(ctx: &Context, owner: &Owner) -> Result<bool, PlaneError> {
+    let found = ctx.plane.find_secret(&owner.binding.object_name()).await?;
+    Ok(found.is_some_and(|found| credentials::is_ours(&found, &owner.uid)))
+}
+
 /// Deletes the binding's Secret, if it is ours.
 ///
 /// # Errors

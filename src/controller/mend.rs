@@ -60,6 +60,10 @@ impl Round<'_> {
 
     /// The Secret of an issued binding is gone.
     pub(super) async fn renew(&self, target: &Target) -> Result<Action, Error> {
+        // The watch may only be behind; a cluster that fails meanwhile is no reason to hide the binding.
+        if apply::has_secret(self.ctx, &self.owner).await? {
+            return Ok(Action::requeue(Duration::from_secs(1)));
+        }
         // Whether its account is still there comes first: a new one would make the kubeconfigs that
         // are out work never again, and nobody would be told.
         // And a status that somebody forged is no admission: nothing is made where nothing was.
