@@ -129,6 +129,10 @@ metadata:
 {{- fail "tls.certManager.issuerRef.name must be set: the Issuer or ClusterIssuer of the certificate" }}
 {{- end }}
 {{- end }}
+{{- $reconciling := .Values.single | ternary .Values.broker .Values.controller }}
+{{- if and (not .Values.config.leaderElect) (gt (int $reconciling.replicas) 1) }}
+{{- fail (printf "config.leaderElect=false is for one process alone: set %s.replicas=1" (.Values.single | ternary "broker" "controller")) }}
+{{- end }}
 {{- with .Values.podDisruptionBudget }}
 {{- if and (ne .minAvailable nil) (ne .maxUnavailable nil) }}
 {{- fail "podDisruptionBudget: set minAvailable or maxUnavailable, and the other one to null" }}

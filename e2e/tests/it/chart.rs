@@ -59,6 +59,10 @@ async fn what_would_let_strangers_in_or_cannot_work_is_refused() {
         ("image.tag=x", "auth.methods must be set"),
         ("auth.methods={none}", "set auth.allowAnonymous=true if that is meant"),
         ("auth.methods={none,basic}", "none must be the only one"),
+        (
+            "auth.methods={none},auth.allowAnonymous=true,config.leaderElect=false",
+            "config.leaderElect=false is for one process alone: set controller.replicas=1",
+        ),
         ("auth.methods={basic}", "auth.basic.existingSecret must be set"),
         ("auth.methods={basic},auth.basic.existingSecret=s", "set tls.existingSecret, or"),
         (

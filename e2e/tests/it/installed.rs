@@ -137,6 +137,7 @@ fn former_chart(dir: &Path) -> std::path::PathBuf {
         let (_, tail) = columns.split_once("\n    name: v1alpha1\n").unwrap();
         format!("{head}  - name: v1alpha1\n{tail}")
     });
+    fs::remove_file(former.join("templates/lease.yaml")).unwrap();
     edit("Chart.yaml", &|chart| {
         chart.replace(&format!("\nversion: {}", env!("CARGO_PKG_VERSION")), "\nversion: 0.0.1")
     });
