@@ -1,6 +1,7 @@
 //! Shows what `helm install` gives: a cluster with nodes, the chart with the shipped image in it, a binding
 //! through its Service, an upgrade under load, and what is left after it is uninstalled.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -41,6 +42,7 @@ async fn run() -> Result<()> {
     };
     let preparing = "building what is missing and starting two nodes";
     let installed = steps.step(preparing, Box::pin(Installed::prepare()), up).await?;
+    let before = kinds_and_names(&installed).await?;
     let installing = installed.upgrade(&[]);
     steps
         .step("installing the chart", installing, |_| "the chart is installed, its pods are ready".to_owned())
@@ -81,9 +83,10 @@ async fn run() -> Result<()> {
     let refused = |(): &()| "the kubeconfig is refused".to_owned();
     steps.step("using the kubeconfig again", prove_refused(&kubeconfig), refused).await?;
     say("\nWhat is left:");
-    let left =
-        ["get", "crd,kb,deployments,services,roles,rolebindings,serviceaccounts,secrets", "-A", "-o", "name"];
-    say(&installed.kubectl(&left).await?);
+    let left = kinds_and_names(&installed).await?;
+    for object in left.difference(&before) {
+        say(object);
+    }
     drop(installed);
     say(&format!("All shown in {}; the nodes are removed.", seconds(started.elapsed())));
     Ok(())
@@ -93,6 +96,14 @@ async fn show(installed: &Installed) -> Result<()> {
     let pods = installed.kubectl(&["get", "pods,kb", "-n", NAMESPACE, "-o", "wide"]).await?;
     say(&format!("\n$ kubectl get pods,kb -n {NAMESPACE} -o wide\n{pods}"));
     Ok(())
+}
+
+/// All that a release may be made of.
+async fn kinds_and_names(installed: &Installed) -> Result<BTreeSet<String>> {
+    let kinds = "crd,deployments,services,configmaps,roles,rolebindings,serviceaccounts,secrets,leases,jobs,pods,\
+                 poddisruptionbudgets,networkpolicies,validatingadmissionpolicies,validatingadmissionpolicybindings";
+    let all = installed.kubectl(&["get", kinds, "-A", "-o", "name"]).await?;
+    Ok(all.lines().map(str::to_owned).collect())
 }
 
 fn mb(bytes: usize) -> f64 {
