@@ -100,7 +100,7 @@ async fn show(installed: &Installed) -> Result<()> {
 
 /// All that a release may be made of.
 async fn kinds_and_names(installed: &Installed) -> Result<BTreeSet<String>> {
-    let kinds = "crd,deployments,services,configmaps,roles,rolebindings,serviceaccounts,secrets,leases,jobs,pods,\
+    let kinds = "crd,deployments,services,configmaps,roles,rolebindings,serviceaccounts,secrets,leases,jobs,\
                  poddisruptionbudgets,networkpolicies,validatingadmissionpolicies,validatingadmissionpolicybindings";
     let all = installed.kubectl(&["get", kinds, "-A", "-o", "name"]).await?;
     Ok(all.lines().map(str::to_owned).collect())
