@@ -83,8 +83,11 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     for part in Part::value_variants() {
         if options.only.is_empty() || options.only.contains(part) {
             let began = Instant::now();
-            lines.extend(Box::pin(one(&arena, options, *part)).await?);
+            let found = Box::pin(one(&arena, options, *part)).await?;
+            // At once: a part that fails later must not cost what this one has found.
+            println!("{}", report::table(&found));
             println!("measured: {part:?}, {:.0} s, load {}", began.elapsed().as_secs_f64(), load());
+            lines.extend(found);
         }
     }
     about["loadAtTheEnd"] = json!(load());
