@@ -47,7 +47,7 @@ use crate::api::binding::KymaBinding;
 use crate::api::names::{MANAGED_BY, MANAGED_BY_VALUE, TRACEPARENT, TRACESTATE};
 use crate::clock;
 use crate::instances::Instances;
-use crate::managed::clients::Deadlines;
+use crate::managed::connect::Deadlines;
 use crate::managed::{Clients, ControlPlane};
 use crate::telemetry::admin::Check;
 use crate::telemetry::metrics::Metrics;

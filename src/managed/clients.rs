@@ -10,7 +10,7 @@ use kube::{Api, Client, Resource as _};
 use moka::future::Cache;
 
 use super::address::Policy;
-use super::connect;
+use super::connect::{self, Deadlines};
 use super::failure::{Failure, Misbehaviour};
 use super::kubeconfig::{self, Access};
 use super::wire::{Gate, Wire};
@@ -26,21 +26,6 @@ const MAX_CLIENTS: u64 = 2_000;
 const QUESTION: Duration = Duration::from_secs(2);
 /// How long an unused client is kept.
 const IDLE: Duration = Duration::from_mins(10);
-
-/// How long the calls may take.
-#[derive(Debug, Clone, Copy)]
-pub struct Deadlines {
-    /// For a TCP and TLS connection.
-    pub connect: Duration,
-    /// For a whole call.
-    pub call: Duration,
-}
-
-impl Default for Deadlines {
-    fn default() -> Self {
-        Self { connect: Duration::from_secs(3), call: Duration::from_secs(5) }
-    }
-}
 
 /// A managed cluster that has told its id.
 pub struct Cluster {

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use std::vec::IntoIter;
 
 use http::Uri;
@@ -21,11 +22,25 @@ use tokio::net::TcpStream;
 use tower::{Service, ServiceBuilder, ServiceExt as _};
 
 use super::address::{Policy, Refused};
-use super::clients::Deadlines;
 use super::kubeconfig::{Access, Refusal};
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 type Pending<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
+
+/// How long the calls may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadlines {
+    /// For a TCP and TLS connection.
+    pub connect: Duration,
+    /// For a whole call.
+    pub call: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(3), call: Duration::from_secs(5) }
+    }
+}
 
 /// Makes the client that an accepted kubeconfig leads to.
 ///
