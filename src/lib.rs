@@ -7,6 +7,7 @@ mod check;
 mod cleanup;
 mod clock;
 pub mod config;
+mod control_plane;
 pub mod controller;
 #[cfg(test)]
 mod described;

@@ -1,15 +1,12 @@
 //! Starts the parts that a role has, and ends the process when one of them ends.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser as _;
 use http::Uri;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,6 +20,7 @@ use crate::broker::{self, Broker, openapi};
 use crate::check::{self, CheckError};
 use crate::cleanup::{self, CleanupError};
 use crate::config::{Auth, CheckArgs, CleanupArgs, Cli, Command, ConfigError, ListenArgs, Role, RunArgs};
+use crate::control_plane::{ConnectError, connect};
 use crate::controller::context::Settings;
 use crate::controller::leader::{Elector, Fence, LeaderError};
 use crate::controller::{BindingController, ControllerError, gauges};
@@ -64,21 +62,8 @@ enum RunError {
     Runtime(#[source] std::io::Error),
     #[error("signals can't be received")]
     Signals(#[source] std::io::Error),
-    // A parser's text would quote the file's lines, which hold keys: it ends here.
-    #[error("--kubeconfig {0} can't be used: it must be a kubeconfig whose current context is complete")]
-    Kubeconfig(PathBuf),
-    #[error(
-        "neither KUBECONFIG nor ~/.kube/config is a kubeconfig that can be used, \
-         and this is no pod with an account; give --kubeconfig"
-    )]
-    Infer,
-    #[error(
-        "the control plane's kubeconfig has a proxy-url, which is not supported: name a server in it that can be \
-         reached without a proxy; those of the environment are not used"
-    )]
-    Proxy,
-    #[error("the control plane's kubeconfig has credentials or certificates that can't be used")]
-    Client,
+    #[error(transparent)]
+    ControlPlane(#[from] ConnectError),
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
@@ -138,7 +123,7 @@ fn print_openapi() -> Result<(), RunError> {
 
 fn clean_up(args: &CleanupArgs) -> Result<(), RunError> {
     let report = on_this_thread(async {
-        let client = control_plane(args.kubeconfig.as_deref()).await?;
+        let (client, _) = connect(args.kubeconfig.as_deref()).await?;
         Ok(cleanup::cleanup(client, &args.namespace, args.timeout).await?)
     })?;
     eprintln!("no binding is left in {}; {} were removed", args.namespace, report.removed);
@@ -154,7 +139,7 @@ fn clean_up(args: &CleanupArgs) -> Result<(), RunError> {
 
 fn check_it(args: &CheckArgs) -> Result<(), RunError> {
     let lines = on_this_thread(async {
-        let client = control_plane(args.kubeconfig.as_deref()).await?;
+        let (client, _) = connect(args.kubeconfig.as_deref()).await?;
         Ok(Box::pin(check::check(client, args)).await)
     })?;
     for line in &lines {
@@ -189,7 +174,7 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
     // From the first moment on: whoever asks to stop while this starts shall find it listening.
     let terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
-    let (client, url) = control_plane_at(args.kubeconfig.as_deref()).await?;
+    let (client, url) = connect(args.kubeconfig.as_deref()).await?;
     let metrics = Arc::new(Metrics::default());
     metrics.collect(&tasks::DESCRIBED, Tasks(tokio::runtime::Handle::current()));
     let stop = CancellationToken::new();
@@ -379,39 +364,4 @@ fn settings(args: &RunArgs, control_plane: &Uri) -> Settings {
         sweep_interval: args.sweep_interval,
         young: args.create_timeout + IN_FLIGHT_MARGIN,
     }
-}
-
-async fn control_plane(kubeconfig: Option<&Path>) -> Result<Client, RunError> {
-    Ok(control_plane_at(kubeconfig).await?.0)
-}
-
-/// The same with its URL.
-#[expect(clippy::disallowed_methods, reason = "the control plane's account is the environment's to give")]
-async fn control_plane_at(kubeconfig: Option<&Path>) -> Result<(Client, Uri), RunError> {
-    let mut config = match kubeconfig {
-        Some(path) => {
-            let refused = || RunError::Kubeconfig(path.to_owned());
-            let file = Kubeconfig::read_from(path).map_err(|_| refused())?;
-            let options = KubeConfigOptions::default();
-            Config::from_custom_kubeconfig(file, &options).await.map_err(|_| refused())?
-        }
-        // Not `Config::infer`: it lets variables for debugging lead elsewhere, with our credentials.
-        None => match Config::from_kubeconfig(&KubeConfigOptions::default()).await {
-            Ok(config) => config,
-            Err(_) => Config::incluster().map_err(|_| RunError::Infer)?,
-        },
-    };
-    // kube takes it for the kubeconfig's, and knows no NO_PROXY without a proxy to use.
-    let of_environment = |name: &str| std::env::var(name).ok()?.parse::<Uri>().ok();
-    let mut found = ["HTTPS_PROXY", "https_proxy"].into_iter().filter_map(of_environment);
-    if found.any(|proxy| config.proxy_url.as_ref() == Some(&proxy)) {
-        config.proxy_url = None;
-    }
-    if config.proxy_url.is_some() {
-        return Err(RunError::Proxy);
-    }
-    // Retries are ours: kube's own may keep one call for minutes.
-    config.default_retry = false;
-    let url = config.cluster_url.clone();
-    Ok((Client::try_from(config).map_err(|_| RunError::Client)?, url))
 }

@@ -1,0 +1,65 @@
+//! How the operator gets to its own control plane.
+
+use std::path::{Path, PathBuf};
+
+use http::Uri;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// That file.
+    // A parser's text would quote the file's lines, which hold keys: it ends here.
+    #[error("--kubeconfig {0} can't be used: it must be a kubeconfig whose current context is complete")]
+    Kubeconfig(PathBuf),
+    /// There is nothing to find it by.
+    #[error(
+        "neither KUBECONFIG nor ~/.kube/config is a kubeconfig that can be used, \
+         and this is no pod with an account; give --kubeconfig"
+    )]
+    Infer,
+    /// It would be reached through a proxy.
+    #[error(
+        "the control plane's kubeconfig has a proxy-url, which is not supported: name a server in it that can be \
+         reached without a proxy; those of the environment are not used"
+    )]
+    Proxy,
+    /// Its credentials.
+    #[error("the control plane's kubeconfig has credentials or certificates that can't be used")]
+    Client,
+}
+
+/// A client of the control plane, and the URL of its API server: by that kubeconfig, or as kubectl and pods find theirs.
+///
+/// # Errors
+/// When there is none, or it can't be used.
+#[expect(clippy::disallowed_methods, reason = "the control plane's account is the environment's to give")]
+pub async fn connect(kubeconfig: Option<&Path>) -> Result<(Client, Uri), ConnectError> {
+    let mut config = match kubeconfig {
+        Some(path) => {
+            let refused = || ConnectError::Kubeconfig(path.to_owned());
+            let file = Kubeconfig::read_from(path).map_err(|_| refused())?;
+            let options = KubeConfigOptions::default();
+            Config::from_custom_kubeconfig(file, &options).await.map_err(|_| refused())?
+        }
+        // Not `Config::infer`: it lets variables for debugging lead elsewhere, with our credentials.
+        None => match Config::from_kubeconfig(&KubeConfigOptions::default()).await {
+            Ok(config) => config,
+            Err(_) => Config::incluster().map_err(|_| ConnectError::Infer)?,
+        },
+    };
+    // kube takes it for the kubeconfig's, and knows no NO_PROXY without a proxy to use.
+    let of_environment = |name: &str| std::env::var(name).ok()?.parse::<Uri>().ok();
+    let mut found = ["HTTPS_PROXY", "https_proxy"].into_iter().filter_map(of_environment);
+    if found.any(|proxy| config.proxy_url.as_ref() == Some(&proxy)) {
+        config.proxy_url = None;
+    }
+    if config.proxy_url.is_some() {
+        return Err(ConnectError::Proxy);
+    }
+    // Retries are ours: kube's own may keep one call for minutes.
+    config.default_retry = false;
+    let url = config.cluster_url.clone();
+    Ok((Client::try_from(config).map_err(|_| ConnectError::Client)?, url))
+}
