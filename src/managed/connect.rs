@@ -15,7 +15,7 @@ use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use kube::Client;
 use kube::client::{Body, ConfigExt as _};
 use tokio::net::TcpStream;
@@ -26,6 +26,12 @@ use super::kubeconfig::{Access, Refusal};
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 type Pending<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
+
+/// How long a connection is kept for the next call. An API server ends one that has been idle for 90 s, and a call
+/// that crosses with that end fails.
+const IDLE: Duration = Duration::from_mins(1);
+/// How soon a peer is asked whether it is still there where nothing else is said; thrice without an answer is no.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// How long the calls may take.
 #[derive(Debug, Clone, Copy)]
@@ -52,11 +58,12 @@ pub fn client(access: &Access, policy: &Arc<Policy>, deadlines: Deadlines) -> Re
     let connector = Guarded::new(policy.clone(), port);
     let tls = config.rustls_https_connector_with_connector(connector).map_err(|_| Refusal::Credentials)?;
     let mut timed = TimeoutConnector::new(tls);
+    // A timeout of reads would end connections that wait for their next call; calls have a deadline as a whole.
     timed.set_connect_timeout(Some(deadlines.connect));
-    timed.set_read_timeout(Some(deadlines.call));
-    timed.set_write_timeout(Some(deadlines.call));
-    timed.set_reset_reader_on_write(true);
-    let http = legacy::Client::builder(TokioExecutor::new()).build::<_, Body>(timed);
+    let http = legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .build::<_, Body>(timed);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer().map_err(|_| Refusal::Credentials)?)
@@ -86,6 +93,10 @@ impl Guarded {
         let mut http = HttpConnector::new_with_resolver(judging.clone());
         // TLS comes on top.
         http.enforce_http(false);
+        http.set_nodelay(true);
+        http.set_keepalive(Some(KEEPALIVE));
+        http.set_keepalive_interval(Some(KEEPALIVE / 3));
+        http.set_keepalive_retries(Some(3));
         Self { http, judging }
     }
 }
