@@ -32,7 +32,7 @@ use serde::de::DeserializeOwned;
 
 use crate::osb::Answer;
 use crate::stage::{MANAGED_NAMESPACE, prove, prove_refused};
-use crate::{Cluster, Osb, Stage, eventually};
+use crate::{Cluster, Osb, Stage, canary, eventually};
 
 /// How long after the trouble something may be left that belongs to nobody.
 const CLEANED: Duration = Duration::from_mins(1);
@@ -330,7 +330,7 @@ fn same(kind: &str, expected: &BTreeSet<String>, found: &BTreeSet<String>) -> Re
 /// Beginning and end of each part of the token: any of them printed is a leak. The token is the only
 /// secret in a kubeconfig of ours; names and the certificate authority are in many places.
 fn pieces(kubeconfig: &str) -> Vec<&str> {
-    let token = kubeconfig.lines().find_map(|line| line.trim().strip_prefix("token: ")).unwrap_or_default();
-    let parts = token.trim_matches('"').split('.').filter(|part| part.len() >= PIECE);
+    let token = canary::token_in(kubeconfig).unwrap_or_default();
+    let parts = token.split('.').filter(|part| part.len() >= PIECE);
     parts.flat_map(|part| [&part[..PIECE], &part[part.len() - PIECE..]]).collect()
 }

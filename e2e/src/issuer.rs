@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
+use crate::canary;
 use crate::cluster::install_crypto_provider;
 use crate::pki::Pki;
 
@@ -165,7 +166,9 @@ impl Issuer {
     pub fn token(&self, header: &Value, claims: &Value) -> Result<String> {
         let key = EncodingKey::from_ec_der(&self.state().key.pair.serialize_der());
         let message = message(header, claims);
-        Ok(format!("{message}.{}", sign(message.as_bytes(), &key, Algorithm::ES256)?))
+        let token = format!("{message}.{}", sign(message.as_bytes(), &key, Algorithm::ES256)?);
+        canary::learn("a bearer's token", &token);
+        Ok(token)
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {

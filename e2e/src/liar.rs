@@ -25,6 +25,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
+use crate::canary;
 use crate::cluster::install_crypto_provider;
 use crate::fake::acceptor;
 use crate::kubeconfig::{Credentials, render};
@@ -279,6 +280,7 @@ impl Store {
         let ends = Timestamp::now() + SignedDuration::from_secs(seconds);
         let subject = format!("system:serviceaccount:{namespace}:{name}");
         let token = jwt(&json!({"sub": subject, "exp": ends.as_second()}));
+        canary::learn("a liar's token", &token);
         self.issued.push(token.clone());
         let mut answer = request.clone();
         answer["status"] = json!({"token": token, "expirationTimestamp": ends.to_string()});

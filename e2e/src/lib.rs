@@ -8,6 +8,7 @@
 mod apiserver;
 pub mod bench;
 pub mod binaries;
+pub mod canary;
 pub mod chaos;
 pub mod cluster;
 mod eventually;

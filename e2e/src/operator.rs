@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use crate::level::Level;
 use crate::osb::Osb;
 use crate::stage::SOON;
-use crate::{Exit, ManagedProcess, WorkDir, eventually};
+use crate::{Exit, ManagedProcess, WorkDir, canary, eventually};
 
 /// First argument with which a program of this package becomes the operator.
 pub const AS_OPERATOR: &str = "operator";
@@ -135,7 +135,7 @@ impl Operator {
             command.env_remove(name).env_remove(name.to_lowercase());
         }
         command.envs(envs.iter().copied());
-        Ok(ManagedProcess::spawn("operator", &command, dir)?)
+        Ok(ManagedProcess::spawn("operator", &command, dir)?.at_its_end(canary::search))
     }
 
     /// Waits until it is ready.
@@ -178,7 +178,9 @@ impl Operator {
     pub async fn admin(&self, path: &str) -> Result<(u16, String)> {
         let http = reqwest::Client::builder().no_proxy().build()?;
         let answer = http.get(format!("{}{path}", self.admin)).send().await?;
-        Ok((answer.status().as_u16(), answer.text().await?))
+        let (status, text) = (answer.status().as_u16(), answer.text().await?);
+        canary::search(path, &text);
+        Ok((status, text))
     }
 
     /// Whether it says that it leads.

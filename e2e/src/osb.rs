@@ -10,7 +10,7 @@ use reqwest::{Certificate, ClientBuilder, Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use crate::cluster::install_crypto_provider;
-use crate::eventually;
+use crate::{canary, eventually};
 
 /// Talks to one broker.
 #[derive(Clone)]
@@ -73,7 +73,10 @@ impl Osb {
     /// The same as a user with a password.
     #[must_use]
     pub fn with_basic(self, user: &str, password: &str) -> Self {
-        self.with_authorization(&format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))
+        let login = STANDARD.encode(format!("{user}:{password}"));
+        canary::learn("a login", &login);
+        canary::learn("a password", password);
+        self.with_authorization(&format!("Basic {login}"))
     }
 
     /// The same with that header in every request; without one if it can't be one.
@@ -183,6 +186,9 @@ async fn send(request: RequestBuilder) -> Result<Answer> {
 pub async fn answer(request: RequestBuilder) -> Result<Answer> {
     let response = request.timeout(Duration::from_mins(1)).send().await?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    let body = response.json().await.with_context(|| format!("the body of a {status} is not JSON"))?;
+    let body: Value = response.json().await.with_context(|| format!("the body of a {status} is not JSON"))?;
+    if let Some(kubeconfig) = body["credentials"]["kubeconfig"].as_str() {
+        canary::learn_kubeconfig("a token that was answered", kubeconfig);
+    }
     Ok(Answer { status, headers, body })
 }

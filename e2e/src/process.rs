@@ -120,6 +120,7 @@ pub struct ManagedProcess {
     control: Mutex<Option<ChildStdin>>,
     exit: watch::Receiver<Option<Exit>>,
     waiter: Option<JoinHandle<()>>,
+    at_its_end: Option<fn(&str, &str)>,
     // Last field: the directory may go only after the process.
     _dir: Arc<WorkDir>,
 }
@@ -162,8 +163,18 @@ impl ManagedProcess {
             control: Mutex::new(control),
             exit,
             waiter: Some(waiter),
+            at_its_end: None,
             _dir: Arc::clone(dir),
         })
+    }
+
+    /// Has this look at its log, named with the first argument, when it is dropped and has ended.
+    #[must_use]
+    pub fn at_its_end(self, look: fn(&str, &str)) -> Self {
+        // Not `..self`: whatever is dropped can't be taken apart.
+        let mut process = self;
+        process.at_its_end = Some(look);
+        process
     }
 
     /// The process id of the program itself, not of its supervisor.
@@ -259,6 +270,9 @@ impl Drop for ManagedProcess {
         *self.control.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
         if let Some(waiter) = self.waiter.take() {
             let _ = waiter.join();
+        }
+        if let Some(look) = self.at_its_end {
+            look(&format!("the log of {}", self.name), &self.log());
         }
     }
 }

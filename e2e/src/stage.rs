@@ -16,7 +16,7 @@ use kyma_bindings::instances::runtime;
 use serde_json::{Value, json};
 
 use crate::cluster::client_from;
-use crate::{Cluster, Operator, eventually};
+use crate::{Cluster, Operator, canary, eventually};
 
 /// How long anything may take that should take a moment.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -287,7 +287,9 @@ impl<'a> Stage<'a> {
         let secret = binding.status.and_then(|s| s.binding).context("no Secret is named")?.name;
         let mut data = self.secrets().get(&secret).await?.data.unwrap_or_default();
         let kubeconfig = data.remove("kubeconfig").context("the Secret has no kubeconfig")?;
-        Ok(String::from_utf8(kubeconfig.0)?)
+        let kubeconfig = String::from_utf8(kubeconfig.0)?;
+        canary::learn_kubeconfig("a token that was issued", &kubeconfig);
+        Ok(kubeconfig)
     }
 
     /// Waits until a binding and its Secret are gone.

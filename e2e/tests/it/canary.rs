@@ -1,10 +1,10 @@
 //! No credential, nor any 16 characters of one, in whatever a whole run writes down or answers, at `trace` level.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use e2e::canary::{Credentials, PIECE, key_in, token_in};
 use e2e::issuer::Issuer;
 use e2e::osb::Answer;
 use e2e::pki::Pki;
@@ -27,9 +27,6 @@ use crate::tls::files;
 use crate::traces::Sink;
 use crate::world::{program, stage, world};
 
-/// How many characters of a credential are already too many.
-const PIECE: usize = 16;
-
 /// Pieces of a secret text that would be found if any part of it were printed.
 pub fn pieces(secret: &str) -> Vec<&str> {
     let words = secret.split(|c: char| !(c.is_ascii_alphanumeric() || "-_+/=".contains(c)));
@@ -39,26 +36,15 @@ pub fn pieces(secret: &str) -> Vec<&str> {
 /// What must be found nowhere, and where it was looked for.
 #[derive(Default)]
 struct Search {
-    secrets: Vec<(String, String)>,
-    pieces: HashMap<Vec<u8>, usize>,
+    secrets: Credentials,
     places: Vec<(String, String)>,
 }
 
 impl Search {
     fn secret(&mut self, what: &str, text: &str) {
-        assert!(text.len() >= PIECE, "{what}");
-        for piece in text.as_bytes().windows(PIECE) {
-            self.pieces.insert(piece.to_vec(), self.secrets.len());
-        }
-        self.secrets.push((what.to_owned(), text.to_owned()));
-    }
-
-    /// A private key, without the line that all keys begin and end with.
-    fn key(&mut self, what: &str, pem: &str) {
-        let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
-        self.secret(what, &body);
-        // As it stands in a kubeconfig: beyond what the first line is encoded to.
-        self.secret(&format!("{what} in base64"), &STANDARD.encode(pem)[48..]);
+        let before = self.secrets.number();
+        self.secrets.add(what, text);
+        assert!(self.secrets.number() > before || !self.secrets.found(text.as_bytes()).is_empty(), "{what}");
     }
 
     fn place(&mut self, what: &str, text: impl Into<String>) {
@@ -75,8 +61,7 @@ impl Search {
     /// Where pieces are, and of what; never which.
     fn hits(&self) -> Vec<String> {
         let places = self.places.iter().flat_map(|(place, text)| {
-            let found = text.as_bytes().windows(PIECE).filter_map(|piece| self.pieces.get(piece));
-            found.map(move |secret| format!("{} in {place}", self.secrets[*secret].0))
+            self.secrets.found(text.as_bytes()).into_iter().map(move |secret| format!("{secret} in {place}"))
         });
         let mut hits: Vec<_> = places.collect();
         hits.sort();
@@ -87,8 +72,7 @@ impl Search {
 
 /// The token in a kubeconfig.
 fn token(kubeconfig: &str) -> String {
-    let token = kubeconfig.lines().find_map(|line| line.trim().strip_prefix("token: ")).unwrap();
-    token.trim_matches('"').to_owned()
+    token_in(kubeconfig).unwrap().to_owned()
 }
 
 async fn listed<K>(search: &mut Search, what: &str, api: Api<K>)
@@ -149,16 +133,13 @@ impl Run {
             ("OTEL_BSP_SCHEDULE_DELAY", "100".to_owned()),
         ];
         let mut search = Search::default();
-        search.key("the listener's key", &identity.key_pem);
+        search.secrets.add_key("the listener's key", &identity.key_pem);
         search.secret("a password", PASSWORD);
         search.secret("a login", &STANDARD.encode(format!("anna:{PASSWORD}")));
         for (what, cluster) in
             [("the operator's key", &world().await.control), ("an instance's key", &world().await.managed)]
         {
-            let kubeconfig = cluster.admin_kubeconfig();
-            let key =
-                kubeconfig.lines().find_map(|line| line.trim().strip_prefix("client-key-data: ")).unwrap();
-            search.key(what, &String::from_utf8(STANDARD.decode(key).unwrap()).unwrap());
+            search.secrets.add_key(what, &key_in(&cluster.admin_kubeconfig()).unwrap());
         }
         let dir = Arc::new(WorkDir::new("canary").unwrap());
         Self { stage, instance, search, pki, sink, envs, args, dir, _files: mounted }
@@ -340,15 +321,15 @@ async fn no_credential_is_found_in_a_whole_run() {
     for body in sent {
         run.search.place("a batch of spans", String::from_utf8_lossy(&body));
     }
-    let Search { places, secrets, pieces } = &run.search;
+    let Search { places, secrets } = &run.search;
     let kinds: std::collections::BTreeSet<_> = places.iter().map(|(place, _)| place).collect();
     let hits = run.search.hits();
     println!(
         "canary run: {} places of {} kinds searched for {} pieces of {} credentials; hits: {}",
         places.len(),
         kinds.len(),
-        pieces.len(),
-        secrets.len(),
+        secrets.pieces(),
+        secrets.number(),
         hits.len()
     );
     for kind in ["a KymaBinding", "an Event", "a Lease", "a ServiceAccount", "a Secret's metadata"] {

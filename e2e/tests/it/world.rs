@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use e2e::stage::{MANAGED_NAMESPACE, install_crd, install_runtime_crd, prepare_managed};
-use e2e::{Cluster, Stage};
+use e2e::{Cluster, Stage, canary};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::sync::OnceCell;
 
 /// The program that becomes the operator.
 pub fn program() -> &'static Path {
+    canary::begin();
     Path::new(env!("CARGO_BIN_EXE_playground"))
 }
 
@@ -24,6 +25,7 @@ pub async fn world() -> &'static World {
     static WORLD: OnceCell<World> = OnceCell::const_new();
     WORLD
         .get_or_init(|| async {
+            canary::begin();
             let (control, managed) =
                 tokio::try_join!(Cluster::start("control-plane"), Cluster::start("managed")).unwrap();
             install_crd(&control).await.unwrap();
