@@ -74,8 +74,10 @@ pub enum Way {
 pub struct Site<'a> {
     /// Where the operator works.
     pub stage: Stage<'a>,
-    /// The operator.
+    /// The operator; without its broker, if that is apart.
     pub operator: Operator,
+    /// The broker, if it is apart.
+    pub broker: Option<Operator>,
     /// Its API.
     pub osb: Osb,
     /// What it is compared with.
@@ -115,13 +117,31 @@ impl Arena {
     /// # Errors
     /// When it doesn't get ready.
     pub async fn site(&self, name: &str, way: Way) -> Result<Site<'_>> {
+        self.prepared(name, way, false).await
+    }
+
+    /// The same near, where broker and controller are a process each.
+    ///
+    /// # Errors
+    /// As [`Self::site`].
+    pub async fn apart(&self, name: &str) -> Result<Site<'_>> {
+        self.prepared(name, Way::Short, true).await
+    }
+
+    async fn prepared(&self, name: &str, way: Way, apart: bool) -> Result<Site<'_>> {
         let stage = Stage::new(&self.control, name).await?;
         let beside = Stage::new(&self.control, &format!("{name}-floor")).await?;
         let kubeconfig = self.kubeconfig(way);
         let floor = Floor::new(&beside, &client_from(&kubeconfig).await?);
         let instances = register(&stage, name, INSTANCES, &kubeconfig).await?;
-        let operator = self.operator(&stage, &[]).await?;
-        let site = Site::new(stage, operator, floor, instances);
+        let role: &[&str] = if apart { &["--role", "controller"] } else { &[] };
+        let operator = self.operator(&stage, role).await?;
+        let mut site = Site::new(stage, operator, floor, instances);
+        if apart {
+            let broker = self.operator(&site.stage, &["--role", "broker"]).await?;
+            site.osb = broker.osb();
+            site.broker = Some(broker);
+        }
         site.warm(name).await?;
         Ok(site)
     }
@@ -170,7 +190,7 @@ impl<'a> Site<'a> {
     #[must_use]
     pub fn new(stage: Stage<'a>, operator: Operator, floor: Floor, instances: Vec<String>) -> Self {
         let [applied, watched] = [stage.bindings(), stage.bindings()];
-        Self { osb: operator.osb(), stage, operator, floor, instances, applied, watched }
+        Self { osb: operator.osb(), stage, operator, broker: None, floor, instances, applied, watched }
     }
 
     /// Connections are made, and clients of all instances.

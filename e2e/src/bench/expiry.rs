@@ -94,6 +94,7 @@ pub async fn run(arena: &Arena, plan: Plan) -> Result<Vec<Line>> {
     let first = lag.figure();
     Ok(vec![
         Line::alone(PART, what, "s", first).shall(Target::P99AtMost(2.0)),
+        Line::single(PART, "the first of them", "s", lag.least()),
         Line::single(PART, "the last of them", "s", first.max),
     ])
 }

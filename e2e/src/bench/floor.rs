@@ -1,5 +1,7 @@
 //! The floor: the calls that nobody can do without, by a bare client that checks nothing.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, Result};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::TokenRequest;
@@ -17,6 +19,8 @@ use serde_json::json;
 use crate::Stage;
 use crate::stage::MANAGED_NAMESPACE;
 
+/// The steps of a bind, by the names of the operator's phases.
+pub const STEPS: [&str; 5] = ["create", "rbac", "token", "secret", "status"];
 /// About what a kubeconfig has beside its token, bytes.
 const KUBECONFIG: usize = 2000;
 
@@ -50,7 +54,17 @@ impl Floor {
     /// # Errors
     /// When an API server refuses.
     pub async fn bind(&self, name: &str) -> Result<()> {
+        self.bind_by_steps(name).await.map(drop)
+    }
+
+    /// The same, and how long each of [`STEPS`] took.
+    ///
+    /// # Errors
+    /// When an API server refuses.
+    pub async fn bind_by_steps(&self, name: &str) -> Result<[Duration; 5]> {
+        let began = Instant::now();
         let created = self.create(name, "i-floor").await?;
+        let create = began.elapsed();
         let owner = self.owner(name, &created)?;
         let object = owner.binding.object_name();
         let metadata = json!({"name": object, "labels": owner.labels()});
@@ -71,17 +85,22 @@ impl Floor {
         let params = PostParams::default();
         let token = async {
             self.accounts.create(&params, &account).await?;
-            self.accounts.create_token_request(&object, &params, &request).await
+            let began = Instant::now();
+            let token = self.accounts.create_token_request(&object, &params, &request).await?;
+            Ok((token, began.elapsed()))
         };
-        let (token, _, _) = futures::try_join!(
+        let began = Instant::now();
+        let ((token, took), _, _) = futures::try_join!(
             token,
             self.roles.create(&params, &role),
             self.role_bindings.create(&params, &role_binding)
         )?;
+        let rbac = began.elapsed().saturating_sub(took);
         let token = token.status.context("no token")?;
         let (text, ends) = token.token.zip(token.expiration_timestamp).context("no token")?;
         let text = format!("{:KUBECONFIG$}{text}", "");
-        self.issue(&created, &owner, text, ends.0, "r-floor", "").await
+        let [secret, status] = self.issue(&created, &owner, text, ends.0, "r-floor", "").await?;
+        Ok([create, rbac, took, secret, status])
     }
 
     /// The object, as an OSB request makes it.
@@ -114,7 +133,7 @@ impl Floor {
         Ok(Owner { binding: BindingId::parse(name)?, uid: created.uid().unwrap_or_default(), control_plane })
     }
 
-    /// Secret and status.
+    /// Secret and status, and how long each took.
     ///
     /// # Errors
     /// When the API server refuses.
@@ -126,17 +145,20 @@ impl Floor {
         expires_at: Timestamp,
         runtime_id: &str,
         cluster_id: &str,
-    ) -> Result<()> {
+    ) -> Result<[Duration; 2]> {
         let (now, labels) = (Timestamp::now(), owner.labels());
         let secret =
             credentials::secret(created, &owner.binding, labels, &kubeconfig.into(), now, expires_at);
+        let began = Instant::now();
         self.secrets.create(&PostParams::default(), &secret).await?;
+        let stored = began.elapsed();
         let pin = Pin { runtime_id: runtime_id.to_owned(), cluster_id: cluster_id.to_owned() };
         let issue = Issue { expires_at, pin, secret: owner.binding.object_name() };
         let mut object = created.clone();
         object.status = desired(created, &Outcome::Issued(issue), now);
+        let began = Instant::now();
         self.bindings.replace_status(&created.name_any(), &PostParams::default(), &object).await?;
-        Ok(())
+        Ok([stored, began.elapsed()])
     }
 
     /// A binding that looks issued to an operator of this stage, with nothing in the managed cluster.
@@ -158,7 +180,7 @@ impl Floor {
         let text = "k".repeat(KUBECONFIG + KUBECONFIG / 2);
         let ends = created.metadata.creation_timestamp.clone().context("no time of creation")?.0;
         let ends = ends + SignedDuration::from_secs(7200);
-        self.issue(&created, &owner, text, ends, runtime_id, cluster_id).await
+        self.issue(&created, &owner, text, ends, runtime_id, cluster_id).await.map(drop)
     }
 
     /// Bytes of a binding's object and of its Secret, as JSON.

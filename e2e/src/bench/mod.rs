@@ -32,8 +32,10 @@ use report::{Line, circumstances, load};
 pub enum Part {
     /// Each operation beside its floor, on this machine and at 50 ms.
     Paired,
-    /// Many clients, CPU, memory.
+    /// Many clients.
     Throughput,
+    /// CPU and memory.
+    Costs,
     /// Where the time of a bind goes.
     Phases,
     /// Many ends at once.
@@ -107,10 +109,10 @@ async fn one(arena: &Arena, options: &Options, part: Part) -> Result<Vec<Line>> 
                 rounds,
                 clients: if quick { vec![1, 8] } else { vec![1, 8, 32, 128] },
                 lasts: Duration::from_secs(if quick { 1 } else { 5 }),
-                binds: if quick { 20 } else { 400 },
             };
             throughput::run(arena, &plan).await
         }
+        Part::Costs => throughput::costs(arena, rounds, if quick { 20 } else { 400 }).await,
         Part::Expiry => {
             let (bindings, instances, ahead) = if quick { (30, 10, 4) } else { (1000, 100, 30) };
             let ahead = SignedDuration::from_secs(ahead);

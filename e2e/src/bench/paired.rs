@@ -57,12 +57,13 @@ pub async fn measure(site: &Site<'_>, name: &str, rounds: usize, times: usize) -
     Ok(m)
 }
 
-/// On this machine, and far from the managed cluster.
+/// On this machine, with broker and controller in one process and apart, and far from the managed cluster.
 ///
 /// # Errors
 /// As [`measure`].
 pub async fn run(arena: &Arena, rounds: usize, times: usize) -> Result<Vec<Line>> {
     let near = measure(&arena.site("near", Way::Short).await?, "near", rounds, times).await?;
+    let apart = measure(&arena.apart("apart").await?, "apart", rounds, times).await?;
     let far = measure(&arena.site("far", Way::Long).await?, "far", rounds, times.div_ceil(2)).await?;
     let mut lines = vec![];
     for (part, measured, bind, unbind) in [("loopback", &near, 1.1, 1.1), ("50 ms", &far, 1.05, 1.1)] {
@@ -72,6 +73,9 @@ pub async fn run(arena: &Arena, rounds: usize, times: usize) -> Result<Vec<Line>
         lines.push(Line::paired(part, "fetch / Secret read", "ms", f, f0).shall(Target::RatioAtMost(1.1)));
         lines.push(Line::paired(part, "unbind", "ms", u, u0).shall(Target::RatioAtMost(unbind)));
         lines.push(Line::paired(part, "apply until Ready / bind", "ms", apply, b0));
+    }
+    for (what, [ours, floor]) in [("bind", &apart.bind), ("unbind", &apart.unbind)] {
+        lines.push(Line::paired("apart", what, "ms", ours, floor));
     }
     let [near_p50, far_p50] =
         [&near, &far].map(|m| [&m.bind[0], &m.unbind[0], &m.trip].map(|s| s.figure().p50));

@@ -1,10 +1,11 @@
 //! Where the time from PUT to 201 goes, by the operator's own metrics.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
 use super::arena::{Arena, Way};
+use super::floor::STEPS;
 use super::report::{Line, Target};
 use super::stats::{Series, count, ms};
 
@@ -40,6 +41,7 @@ pub async fn run(arena: &Arena, rounds: usize, times: usize) -> Result<Vec<Line>
     let site = arena.site("phases", Way::Short).await?;
     let names: Vec<_> = BROKER.into_iter().chain(CONTROLLER).collect();
     let mut phases: Vec<_> = names.iter().map(|_| Series::default()).collect();
+    let mut floor = STEPS.map(|_| Series::default());
     let [mut client, mut whole, mut watches, mut sum] = [(); 4].map(|()| Series::default());
     for round in 0..rounds {
         let before = site.metrics().await?;
@@ -51,6 +53,16 @@ pub async fn run(arena: &Arena, rounds: usize, times: usize) -> Result<Vec<Line>
         let after = site.metrics().await?;
         for i in 0..times {
             site.unbind(i, &format!("phases-{round}-{i}")).await?;
+        }
+        let mut steps = [Duration::ZERO; STEPS.len()];
+        for i in 0..times {
+            let name = format!("floor-phases-{round}-{i}");
+            let took = site.floor.bind_by_steps(&name).await?;
+            steps.iter_mut().zip(took).for_each(|(all, took)| *all += took);
+            site.floor.unbind(&name).await?;
+        }
+        for (series, all) in floor.iter_mut().zip(steps) {
+            series.push(round, ms(all) / count(times));
         }
         let mut means = Vec::new();
         for (name, series) in names.iter().zip(&mut phases) {
@@ -66,13 +78,19 @@ pub async fn run(arena: &Arena, rounds: usize, times: usize) -> Result<Vec<Line>
         watches.push(round, means[1] - means[BROKER.len()..].iter().sum::<f64>());
     }
     let line = |what: &str, series: &Series| Line::alone(PART, what, "ms", series.figure());
+    let beside = |name: &str, what: &str, series: &Series| match STEPS.iter().position(|step| *step == name) {
+        Some(step) => Line::paired(PART, what, "ms", series, &floor[step]),
+        None => line(what, series),
+    };
     let mut lines = vec![line("PUT until 201, as the client sees it", &client)];
     let adds_up =
         Line::paired(PART, "create + wait + read / PUT until 201, in the operator", "ms", &sum, &whole);
     lines.push(adds_up.shall(Target::RatioAtLeast(1.0 - SPARE)));
-    lines.extend(BROKER.iter().zip(&phases).map(|(name, series)| line(name, series)));
-    let within = |name: &&str| format!("in the wait: {name}");
-    lines.extend(CONTROLLER.iter().zip(&phases[BROKER.len()..]).map(|(name, s)| line(&within(name), s)));
+    lines.extend(BROKER.iter().zip(&phases).map(|(name, series)| beside(name, name, series)));
+    let within = |name: &str| format!("in the wait: {name}");
+    lines.extend(
+        CONTROLLER.iter().zip(&phases[BROKER.len()..]).map(|(name, s)| beside(name, &within(name), s)),
+    );
     lines.push(line("in the wait: watches, less what they are ahead of answers", &watches));
     Ok(lines)
 }

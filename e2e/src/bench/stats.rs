@@ -68,6 +68,12 @@ pub fn median(values: &[f64]) -> f64 {
 }
 
 impl Series {
+    /// The lowest of all values.
+    #[must_use]
+    pub fn least(&self) -> f64 {
+        self.0.iter().flatten().copied().fold(f64::INFINITY, f64::min)
+    }
+
     /// Adds a value to a round.
     pub fn push(&mut self, round: usize, value: f64) {
         if self.0.len() <= round {
