@@ -18,6 +18,7 @@ pub mod instances;
 pub mod managed;
 mod memory;
 mod outgoing;
+pub mod own_writes;
 mod reload;
 pub mod rights;
 pub mod run;

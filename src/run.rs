@@ -11,6 +11,7 @@ use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::crd;
 use crate::broker::auth::{self, Authenticator, Basic, Directory, Jwt, Keys, Rules};
@@ -27,6 +28,7 @@ use crate::controller::{BindingController, ControllerError, gauges};
 use crate::descriptors;
 use crate::managed::address::Policy;
 use crate::memory;
+use crate::own_writes::{self, End};
 use crate::reload::{self, Current, FileError};
 use crate::serve::{ADMIN_CONNECTIONS, ListenError, Server, listen};
 use crate::telemetry::admin::{self, Admin, Check};
@@ -88,7 +90,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match Cli::parse_from(args).command {
         Command::Crd => print_crd(),
         Command::Openapi => print_openapi(),
-        Command::Run(args) => start(&args),
+        Command::Run(args) => start(args),
         Command::Check(args) => check_it(&args),
         Command::Cleanup(args) => clean_up(&args),
         Command::Version => {
@@ -157,20 +159,27 @@ fn on_this_thread<T>(tool: impl Future<Output = Result<T, RunError>>) -> Result<
     done
 }
 
-fn start(args: &RunArgs) -> Result<(), RunError> {
+fn start(args: Box<RunArgs>) -> Result<(), RunError> {
     args.check()?;
     let traces = Traces::from_env()?;
     logs::start(args.log_format, args.log_level, &traces);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
-    let done = runtime.block_on(run(args));
+    // On the workers: what this thread polls, they would have to wake it for.
+    let done =
+        runtime.block_on(async { part(run(args)).await.unwrap_or(Err(RunError::Ended("the operator"))) });
     // Nothing that still runs may keep the process.
     runtime.shutdown_background();
     traces.flush();
     done
 }
 
-async fn run(args: &RunArgs) -> Result<(), RunError> {
+/// A part of the operator, which ends with whoever waits for it. Parts wake each other for nothing if they are one task.
+fn part<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> AbortOnDropHandle<T> {
+    AbortOnDropHandle::new(tokio::spawn(work))
+}
+
+async fn run(args: Box<RunArgs>) -> Result<(), RunError> {
     // From the first moment on: whoever asks to stop while this starts shall find it listening.
     let terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
@@ -182,14 +191,16 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
     // Whoever sends requests here shall send them elsewhere.
     let mut checks: Vec<Check> = vec![("end of the process", Box::new(move || !going_on.is_cancelled()))];
 
+    let (of_broker, of_controller) = own_writes::link();
     let broker = if args.role == Role::Controller {
         None
     } else {
-        let bindings = Arc::new(Bindings::new(client.clone(), &args.namespace));
+        let End { tell, listen: from_controller, secrets } = of_broker;
+        let bindings = Arc::new(Bindings::new(client.clone(), &args.namespace, tell, secrets));
         let synced = bindings.clone();
         checks.push(("broker's KymaBindings", Box::new(move || synced.is_synced())));
-        let auth = authenticator(args, &metrics)?;
-        let settings = broker_settings(args)?;
+        let auth = authenticator(&args, &metrics)?;
+        let settings = broker_settings(&args)?;
         let router = Broker::new(bindings.clone(), settings, metrics.clone(), stop.clone()).router(auth);
         let counted = metrics.clone();
         let parse = move |files: &[Vec<u8>]| {
@@ -204,12 +215,13 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
         let tls_on = tls.is_some();
         tracing::info!(address = address(&listener), tls = tls_on, "serving the Open Service Broker API");
         let server = server("api", listener, tls, descriptors::connections(), &metrics);
-        Some((server, router, bindings))
+        Some((server, router, bindings, from_controller))
     };
     let controller = if args.role == Role::Broker {
         None
     } else {
-        let controller = BindingController::new(client.clone(), settings(args, &url), metrics.clone());
+        let controller =
+            BindingController::new(client.clone(), settings(&args, &url), metrics.clone(), of_controller);
         checks.extend(controller.readiness());
         metrics.collect(&gauges::DESCRIBED, gauges::Gauges::new(controller.store(), controller.leading()));
         Some(controller)
@@ -219,22 +231,26 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
     // It goes on while requests in flight end.
     let never = CancellationToken::new();
     let admin = server("admin", admin, None, ADMIN_CONNECTIONS, &metrics);
-    let admin = admin.serve(admin::router(Admin { metrics, checks }), never, Duration::ZERO);
+    let admin = part(admin.serve(admin::router(Admin { metrics, checks }), never, Duration::ZERO));
 
     let elector = args
         .leader_elect
-        .then(|| Elector::new(client.clone(), &args.namespace, identity(), args.lease_times()));
+        .then(|| Arc::new(Elector::new(client.clone(), &args.namespace, identity(), args.lease_times())));
+    let controller = controller.map(|controller| part(lead(elector.clone(), controller)));
     let controller = async {
         match controller {
-            Some(controller) => Box::pin(lead(elector.as_ref(), controller)).await,
+            Some(controller) => controller.await.unwrap_or(Err(RunError::Ended("the controller"))),
             None => std::future::pending().await,
         }
     };
+    let broker = broker.map(|(server, router, bindings, controller)| {
+        (part(server.serve(router, stop.clone(), DRAIN)), part(async move { bindings.run(controller).await }))
+    });
     let broker = async {
         match broker {
-            Some((server, router, bindings)) => tokio::select! {
-                () = server.serve(router, stop.clone(), DRAIN) => {}
-                () = bindings.run() => {}
+            Some((serving, watching)) => tokio::select! {
+                _ = serving => {}
+                _ = watching => {}
             },
             None => stop.cancelled().await,
         }
@@ -243,7 +259,7 @@ async fn run(args: &RunArgs) -> Result<(), RunError> {
     let done = tokio::select! {
         () = until_asked_to_stop(terminate, interrupt, &stop) => Ok(()),
         ended = controller => ended,
-        () = admin => Err(RunError::Ended("the admin listener")),
+        _ = admin => Err(RunError::Ended("the admin listener")),
         () = broker => if stop.is_cancelled() { Ok(()) } else { Err(RunError::Ended("the broker")) },
     };
     // Nothing reconciles any more, so somebody else may at once.
@@ -305,7 +321,7 @@ fn jwt(access: &ListenArgs, metrics: &Arc<Metrics>) -> Result<Jwt, RunError> {
 }
 
 /// Reconciles while this process leads, and ends with its leadership.
-async fn lead(elector: Option<&Elector>, controller: BindingController) -> Result<(), RunError> {
+async fn lead(elector: Option<Arc<Elector>>, controller: BindingController) -> Result<(), RunError> {
     let Some(elector) = elector else { return Ok(Box::pin(controller.run(Fence::open())).await?) };
     let lease = elector.acquire().await;
     tokio::select! {

@@ -16,6 +16,7 @@ use super::request::{BindRequest, Wish};
 use super::service::{Broker, Removed};
 use crate::api::binding::{KymaBinding, KymaBindingSpec};
 use crate::api::names::{BindingId, FINALIZER, ORIGIN, ORIGIN_OSB, REQUEST_ID, TRACEPARENT, TRACESTATE};
+use crate::own_writes::Awaited;
 use crate::telemetry::traces;
 
 /// What to do about a binding of the wished name.
@@ -100,6 +101,7 @@ pub async fn bind(
 ) -> Result<Bound, Problem> {
     let deadline = broker.deadline(incomplete);
     let name = ids.binding.as_str();
+    let secret = broker.bindings.await_secret(ids.binding.object_name());
     // The watch may be behind; what it shows is enough to join, not to refuse or replace.
     let joinable = |view: &View| judge(view, ids, &request.wish, Timestamp::now()) == Found::Join;
     let mut known = broker.bindings.seen(name).filter(joinable);
@@ -127,7 +129,10 @@ pub async fn bind(
         let ((), waited) = broker.bindings.watch(name, deadline, std::future::ready(Ok(())), sight).await?;
         let seen = Instant::now();
         match waited {
-            Some(Waited::Ready(expires_at)) => match broker.kubeconfig(ids, &view.uid, expires_at).await {
+            Some(Waited::Ready(expires_at)) => match broker
+                .kubeconfig(ids, &view.uid, expires_at, secret.as_ref().and_then(Awaited::take))
+                .await
+            {
                 Ok(kubeconfig) => {
                     if created {
                         broker.metrics.bind_phase("create", made - asked);

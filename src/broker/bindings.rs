@@ -19,6 +19,7 @@ use super::problem::Problem;
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::{Kind, Reason};
 use crate::failpoint;
+use crate::own_writes::{self, Awaited, Listener, Teller};
 use crate::telemetry::identity::identity;
 use crate::telemetry::watch::{again, heard};
 
@@ -140,6 +141,8 @@ struct Index {
 /// The bindings, and the calls that requests make.
 pub struct Bindings {
     objects: Api<KymaBinding>,
+    controller: Teller,
+    stored: Arc<own_writes::Secrets>,
     secrets: Api<Secret>,
     index: RwLock<Index>,
     waiters: Mutex<HashMap<String, (usize, Arc<Waiter>)>>,
@@ -165,11 +168,19 @@ impl Drop for Ticket<'_> {
 }
 
 impl Bindings {
-    /// The bindings of `namespace`; [`Self::run`] fills them.
+    /// The bindings of `namespace`; [`Self::run`] fills them. A controller in this process is told what is written,
+    /// and hands over the Secrets that it has `stored`.
     #[must_use]
-    pub fn new(client: Client, namespace: &str) -> Self {
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        controller: Teller,
+        stored: Arc<own_writes::Secrets>,
+    ) -> Self {
         Self {
             objects: Api::namespaced(client.clone(), namespace),
+            controller,
+            stored,
             secrets: Api::namespaced(client, namespace),
             index: RwLock::default(),
             waiters: Mutex::default(),
@@ -182,10 +193,10 @@ impl Bindings {
         self.index.read().synced
     }
 
-    /// Watches for ever.
-    pub async fn run(&self) {
+    /// Watches for ever, and listens to what a controller in this process has written.
+    pub async fn run(&self, controller: Listener) {
         let events = watcher(self.objects.clone(), watcher::Config::default()).backoff(again());
-        let events = heard("KymaBindings, for the broker", events);
+        let events = heard("KymaBindings, for the broker", controller.beside(events));
         pin_mut!(events);
         while let Some(event) = events.next().await {
             self.take(event);
@@ -299,9 +310,13 @@ impl Bindings {
     /// # Errors
     /// When the control plane refuses or doesn't answer.
     pub async fn create(&self, binding: &KymaBinding) -> Result<Option<View>, Problem> {
+        let begun = self.controller.begin();
         let created = bounded("create the binding", async {
             match self.objects.create(&PostParams::default(), binding).await {
-                Ok(created) => Ok(Some(View::of(&created))),
+                Ok(created) => {
+                    self.controller.is(begun, &created);
+                    Ok(Some(View::of(&created)))
+                }
                 Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(None),
                 Err(error) => Err(error),
             }
@@ -319,14 +334,27 @@ impl Bindings {
             uid: Some(uid.to_owned()),
             resource_version: version.map(str::to_owned),
         });
+        let begun = self.controller.begin();
         let deleted = bounded("delete the binding", async {
             match self.objects.delete(name, &params).await {
-                Ok(_) => Ok(true),
+                Ok(left) => {
+                    // Kept by its finalizer; without one it is gone, and the watch says so.
+                    if let Some(left) = left.left().filter(KymaBinding::is_deleting) {
+                        self.controller.is(begun, &left);
+                    }
+                    Ok(true)
+                }
                 Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(false),
                 Err(error) => Err(error),
             }
         });
         deleted.await
+    }
+
+    /// Waits for the Secret of that name from now on, should it be stored by this process; see [`Awaited::take`].
+    #[must_use]
+    pub fn await_secret(&self, name: String) -> Option<Awaited<'_>> {
+        self.stored.await_one(name)
     }
 
     /// A binding's Secret, if there is one.

@@ -26,7 +26,7 @@ pub async fn fetch(broker: &Broker, ids: &Ids) -> Result<Credentials, Problem> {
     let name = ids.binding.as_str();
     let show = |view: View| shown(&view, ids, Timestamp::now()).map(|ends| (view, ends));
     if let Some((view, expires_at)) = broker.bindings.seen(name).and_then(show) {
-        match broker.kubeconfig(ids, &view.uid, expires_at).await {
+        match broker.kubeconfig(ids, &view.uid, expires_at, None).await {
             Err(Problem::Secret) => {}
             other => return Ok(broker.credentials(other?, expires_at, &view)),
         }
@@ -34,7 +34,7 @@ pub async fn fetch(broker: &Broker, ids: &Ids) -> Result<Credentials, Problem> {
     // The watch may be behind: another replica may have made it, or removed it, a moment ago.
     let found = broker.bindings.read(name).await?.and_then(show);
     let (view, expires_at) = found.ok_or(Problem::NoBinding)?;
-    let kubeconfig = broker.kubeconfig(ids, &view.uid, expires_at).await?;
+    let kubeconfig = broker.kubeconfig(ids, &view.uid, expires_at, None).await?;
     Ok(broker.credentials(kubeconfig, expires_at, &view))
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -87,15 +88,20 @@ impl Broker {
         Credentials { kubeconfig, created, expires_at, seconds, renewal: self.settings.renewal }
     }
 
-    /// The kubeconfig of a binding, only from a Secret of exactly our shape.
+    /// The kubeconfig of a binding, only from a Secret of exactly our shape: the one that this process has just
+    /// `stored`, or the one that is read.
     pub(super) async fn kubeconfig(
         &self,
         ids: &Ids,
         uid: &str,
         expires_at: Timestamp,
+        stored: Option<Secret>,
     ) -> Result<SecretString, Problem> {
-        let secret = self.bindings.secret(&ids.binding.object_name()).await?;
-        secret.and_then(|s| credentials::kubeconfig(s, &ids.binding, uid, expires_at)).ok_or(Problem::Secret)
+        let in_it = |secret| credentials::kubeconfig(secret, &ids.binding, uid, expires_at);
+        if let Some(kubeconfig) = stored.and_then(in_it) {
+            return Ok(kubeconfig);
+        }
+        self.bindings.secret(&ids.binding.object_name()).await?.and_then(in_it).ok_or(Problem::Secret)
     }
 
     /// Deletes the binding with that UID and waits until it is gone, which the controller lets

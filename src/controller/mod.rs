@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use futures::stream;
+use futures::stream::{self, Stream};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::core::PartialObjectMeta;
@@ -38,6 +38,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
@@ -49,6 +50,7 @@ use crate::clock;
 use crate::instances::Instances;
 use crate::managed::connect::Deadlines;
 use crate::managed::{Clients, ControlPlane};
+use crate::own_writes::End;
 use crate::telemetry::admin::Check;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces;
@@ -95,12 +97,13 @@ pub struct BindingController {
     writer: reflector::store::Writer<KymaBinding>,
     ledger: Arc<Mutex<Ledger>>,
     leading: Arc<AtomicBool>,
+    broker: End,
 }
 
 impl BindingController {
-    /// Sets up; nothing is read or written before [`Self::run`].
+    /// Sets up; nothing is read or written before [`Self::run`]. `broker` is the way to one in this process.
     #[must_use]
-    pub fn new(client: Client, settings: Settings, metrics: Arc<Metrics>) -> Self {
+    pub fn new(client: Client, settings: Settings, metrics: Arc<Metrics>, broker: End) -> Self {
         let (instances, changes) = Instances::new();
         let (store, writer) = reflector::store();
         Self {
@@ -114,6 +117,7 @@ impl BindingController {
             writer,
             ledger: Arc::default(),
             leading: Arc::default(),
+            broker,
         }
     }
 
@@ -151,15 +155,12 @@ impl BindingController {
     /// # Errors
     /// When the control plane can't be identified, or a stream ends.
     pub async fn run(self, fence: Fence) -> Result<(), ControllerError> {
-        let Self { client, settings, metrics, instances, changes, secrets, store, writer, ledger, leading } =
-            self;
+        let Self { client, settings, metrics, instances, changes, secrets, store, writer, .. } = self;
+        let Self { ledger, leading, broker, .. } = self;
         leading.store(true, Ordering::Relaxed);
         let control_plane = identify(&client, &settings.namespace).await?;
         let bindings: Api<KymaBinding> = Api::namespaced(client.clone(), &settings.namespace);
-        let ours: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), &settings.namespace);
-        let label = format!("{MANAGED_BY}={MANAGED_BY_VALUE}");
-        let secret_events = watcher(ours, watcher::Config::default().labels(&label)).backoff(again());
-        let secret_events = heard("binding Secrets", secret_events);
+        let secret_events = of_secrets(client.clone(), &settings.namespace);
         let reporter = Reporter { controller: MANAGED_BY_VALUE.into(), instance: None };
         let (look, looks) = mpsc::channel(MAX_LOOKS);
         let lost = look.clone();
@@ -168,7 +169,7 @@ impl BindingController {
         let context = Arc::new(Context {
             control_plane,
             look,
-            plane: Plane::new(client.clone(), &settings.namespace, fence),
+            plane: Plane::new(client.clone(), &settings.namespace, fence, broker.tell, broker.secrets),
             store: store.clone(),
             ledger: ledger.clone(),
             secrets: secrets.clone(),
@@ -191,8 +192,10 @@ impl BindingController {
         let stray = Arc::new(Notify::new());
         let found_stray = stray.clone();
         let listed = store.clone();
-        let events = watcher(bindings, watcher::Config::default())
-            .backoff(again())
+        let events = watcher(bindings, watcher::Config::default()).backoff(again());
+        let events = broker
+            .listen
+            .beside(events)
             .modify(|binding| binding.managed_fields_mut().clear())
             .inspect_ok(move |event| {
                 if remember.lock().observe(event, clock::now()) {
@@ -218,18 +221,23 @@ impl BindingController {
             let namespace = namespace.clone();
             stream::iter(names).map(move |name| ObjectRef::new(&name).within(&namespace))
         });
-        let cleaning = async {
+        // Each part is a task, so that an event of one doesn't wake all.
+        let mut parts = JoinSet::new();
+        let (ctx, known) = (context.clone(), instances.clone());
+        parts.spawn(async move {
             // Before, every instance looks absent.
-            instances.synced().await;
-            strays::run(context.clone(), &stray).await;
-        };
-        let sweeping = async {
-            instances.synced().await;
-            sweeper::run(context.clone(), &swept).await;
-        };
-        let rounds = async {
+            known.synced().await;
+            strays::run(ctx, &stray).await;
+        });
+        let (ctx, known) = (context.clone(), instances.clone());
+        parts.spawn(async move {
+            known.synced().await;
+            sweeper::run(ctx, &swept).await;
+        });
+        let (ctx, known, their) = (context.clone(), instances.clone(), secrets.clone());
+        parts.spawn(async move {
             // What doesn't know all instances and Secrets would take them for gone.
-            futures::join!(instances.synced(), secrets.synced());
+            futures::join!(known.synced(), their.synced());
             let queue = stream::select(stream::select(touched, touched_by_instance), touched_by_loss);
             let queue = queue.map(Ok::<_, Infallible>);
             // No bound on concurrency: a slow cluster must not keep the others waiting. Calls under
@@ -237,24 +245,31 @@ impl BindingController {
             applier(
                 move |binding, ctx| guarded(binding, ctx, metrics.clone()).boxed(),
                 |binding, error, ctx: Arc<Context>| reconcile::after_error(&binding, error, &ctx),
-                context.clone(),
+                ctx,
                 store,
                 queue,
                 Config::default(),
             )
             .for_each(|_| std::future::ready(()))
             .await;
-        };
-        tokio::select! {
-            () = rounds => {}
-            () = cleaning => {}
-            () = sweeping => {}
-            () = instances.run(client.clone(), &context.settings.instance_namespace) => {}
-            () = secrets.follow(secret_events, &lost) => {}
-            () = context.health.watch(&context.clients, &instances, &context.ledger) => {}
-        }
+        });
+        let (ctx, known) = (context.clone(), instances.clone());
+        parts.spawn(async move { known.run(client, &ctx.settings.instance_namespace).await });
+        parts.spawn(async move { secrets.follow(secret_events, &lost).await });
+        parts.spawn(async move { context.health.watch(&context.clients, &instances, &context.ledger).await });
+        parts.join_next().await;
         Err(ControllerError::Ended)
     }
+}
+
+/// What happens to the Secrets of bindings, without their data.
+fn of_secrets(
+    client: Client,
+    namespace: &str,
+) -> impl Stream<Item = Event<PartialObjectMeta<Secret>>> + use<> {
+    let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(client, namespace);
+    let ours = watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGED_BY_VALUE}"));
+    heard("binding Secrets", watcher(secrets, ours).backoff(again()))
 }
 
 /// Runs a round and counts it.

@@ -1,6 +1,7 @@
 //! Writes to the control plane, bounded in time and number. Each is conditional: on the resource
 //! version for what was decided, on the UID for what is deleted.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -14,6 +15,7 @@ use super::leader::Fence;
 use crate::api::binding::{KymaBinding, KymaBindingStatus};
 use crate::api::names::{DECIDED_BY, FINALIZER};
 use crate::failpoint;
+use crate::own_writes::{self, Teller};
 
 /// Longest wait for one answer of the control plane.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -54,19 +56,29 @@ pub struct Plane {
     secrets: Api<Secret>,
     calls: Semaphore,
     fence: Fence,
+    broker: Teller,
+    stored: Arc<own_writes::Secrets>,
     /// A name that no other process has.
     me: String,
 }
 
 impl Plane {
-    /// Writes in `namespace`, as long as the fence holds.
+    /// Writes in `namespace`, as long as the fence holds. A broker in this process is told what it waits for.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, fence: Fence) -> Self {
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        fence: Fence,
+        broker: Teller,
+        stored: Arc<own_writes::Secrets>,
+    ) -> Self {
         Self {
             bindings: Api::namespaced(client.clone(), namespace),
             secrets: Api::namespaced(client, namespace),
             calls: Semaphore::new(MAX_CALLS),
             fence,
+            broker,
+            stored,
             me: format!("{:016x}", rand::random::<u64>()),
         }
     }
@@ -83,8 +95,11 @@ impl Plane {
         let mut object = binding.clone();
         object.status = Some(status);
         let name = binding.name_any();
-        self.call("write the status", self.bindings.replace_status(&name, &PostParams::default(), &object))
-            .await
+        let (begun, params) = (self.broker.begin(), PostParams::default());
+        let write = self.bindings.replace_status(&name, &params, &object);
+        let written = self.call("write the status", write).await?;
+        self.broker.is(begun, &written);
+        Ok(written)
     }
 
     /// Writes on the object as it was seen who decides on it: what an earlier leader may have under
@@ -117,8 +132,16 @@ impl Plane {
     pub async fn remove_finalizer(&self, binding: &KymaBinding) -> Result<(), PlaneError> {
         let finalizers: Vec<_> =
             binding.finalizers().iter().map(String::as_str).filter(|f| *f != FINALIZER).collect();
+        let begun = self.broker.begin();
         match self.set_finalizers("remove the finalizer", binding, &finalizers).await {
-            Ok(_) | Err(PlaneError::Gone(_)) => Ok(()),
+            Ok(left) => {
+                // The last finalizer of what is being deleted takes the object with it.
+                if left.is_deleting() && left.finalizers().is_empty() {
+                    self.broker.is_gone(begun, left);
+                }
+                Ok(())
+            }
+            Err(PlaneError::Gone(_)) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -163,7 +186,9 @@ impl Plane {
     /// # Errors
     /// [`PlaneError::Exists`] when there is one of that name.
     pub async fn create_secret(&self, secret: &Secret) -> Result<(), PlaneError> {
-        self.call("create the Secret", self.secrets.create(&PostParams::default(), secret)).await?;
+        let stored =
+            self.call("create the Secret", self.secrets.create(&PostParams::default(), secret)).await?;
+        self.stored.stored(stored);
         Ok(())
     }
 
