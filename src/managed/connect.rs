@@ -10,21 +10,23 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use std::vec::IntoIter;
 
-use http::Uri;
+use http::{Request, Response, Uri};
+use hyper::body::Incoming;
 use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use kube::Client;
 use kube::client::{Body, ConfigExt as _};
 use tokio::net::TcpStream;
+use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder, ServiceExt as _};
 
 use super::address::{Policy, Refused};
 use super::kubeconfig::{Access, Refusal};
 
-type BoxError = Box<dyn StdError + Send + Sync>;
+/// Why there is no answer.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
 type Pending<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
 /// How long a connection is kept for the next call. An API server ends one that has been idle for 90 s, and a call
@@ -48,6 +50,10 @@ impl Default for Deadlines {
     }
 }
 
+/// Sends requests to one cluster. kube's own client would take each through a queue and a task of its own, which
+/// is of use only where the service can't be cloned.
+pub type Client = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxError>;
+
 /// Makes the client that an accepted kubeconfig leads to.
 ///
 /// # Errors
@@ -69,7 +75,7 @@ pub fn client(access: &Access, policy: &Arc<Policy>, deadlines: Deadlines) -> Re
         .option_layer(config.auth_layer().map_err(|_| Refusal::Credentials)?)
         .map_err(BoxError::from)
         .service(http);
-    Ok(Client::new(service, "default"))
+    Ok(Client::new(service))
 }
 
 /// Connects to what may be connected to.

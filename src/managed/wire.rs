@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use kube::Client;
 use kube::client::Body;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
+use tower::ServiceExt as _;
 
-use super::connect;
+use super::connect::{self, Client};
 use super::failure::{Failure, Misbehaviour, Unreachable};
 use crate::failpoint;
 use crate::secret::Zeroize as _;
@@ -70,7 +70,8 @@ impl Wire {
             if request.method() != Method::GET && !(self.gate)() {
                 return Err(Failure::NotLeading);
             }
-            let response = self.client.send(request.map(Body::from)).await.map_err(|e| no_answer(&e))?;
+            let sent = self.client.clone().oneshot(request.map(Body::from)).await;
+            let response = sent.map_err(|error| no_answer(error.as_ref()))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), MAX_ANSWER)
                 .collect()
