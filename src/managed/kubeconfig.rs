@@ -142,12 +142,19 @@ struct ContextEntry {
 /// # Errors
 /// One [`Refusal`] for each thing that is missing or not allowed.
 pub fn accept(yaml: &[u8]) -> Result<Access, Refusal> {
+    access(&read(yaml)?)
+}
+
+fn read(yaml: &[u8]) -> Result<File, Refusal> {
     if yaml.len() > MAX_SIZE {
         return Err(Refusal::TooLarge);
     }
     let text = std::str::from_utf8(yaml).map_err(|_| Refusal::Unreadable)?;
     // A parser's message quotes source lines, and these hold keys: it ends here.
-    let file: File = serde_saphyr::from_str(text).map_err(|_| Refusal::Unreadable)?;
+    serde_saphyr::from_str(text).map_err(|_| Refusal::Unreadable)
+}
+
+fn access(file: &File) -> Result<Access, Refusal> {
     if file.kind.as_deref().is_some_and(|k| k != "Config")
         || file.api_version.as_deref().is_some_and(|v| v != "v1")
     {
@@ -308,8 +315,9 @@ impl Access {
         let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
         let yaml =
             serde_saphyr::to_string_with_options(&document, options).map_err(|_| Refusal::Unreadable)?;
-        let back = accept(yaml.as_bytes())?;
-        let same = is_named(&yaml, name)
+        let file = read(yaml.as_bytes())?;
+        let back = access(&file)?;
+        let same = is_named(&file, name)
             && back.server == self.server
             && back.ca == self.ca
             && matches!(&back.credentials, Credentials::Token(t) if t.expose_secret() == token.expose_secret());
@@ -321,8 +329,7 @@ impl Access {
 }
 
 /// Whether a kubeconfig has one cluster, user and context, all of that name.
-fn is_named(yaml: &str, name: &str) -> bool {
-    let Ok(file) = serde_saphyr::from_str::<File>(yaml) else { return false };
+fn is_named(file: &File, name: &str) -> bool {
     let ([cluster], [user], [context]) =
         (file.clusters.as_slice(), file.users.as_slice(), file.contexts.as_slice())
     else {

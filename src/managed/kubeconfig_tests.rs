@@ -1,4 +1,5 @@
 use super::*;
+use crate::api::handed_out;
 
 /// A PEM block is base64 between two lines; for parsing, any bytes will do.
 const PEM: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
@@ -248,8 +249,11 @@ fn ours_reads_back_whatever_the_clusters_name_is() {
         let text = out.expose_secret();
         assert!(text.starts_with("# This kubeconfig stops working at 2027-01-15T08:00:00Z.\n"));
         assert!(text.contains(&format!("\n    token: {token}\n")), "{text}");
-        assert!(is_named(text, name), "{name:?}");
-        assert!(!is_named(text, "another"));
+        assert!(is_named(&read(text.as_bytes()).unwrap(), name), "{name:?}");
+        assert!(!is_named(&read(text.as_bytes()).unwrap(), "another"));
+        let words = name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c));
+        assert!(handed_out::plain(text).is_none() || words, "{name:?}");
+        assert!(name != "c-1234567" || handed_out::plain(text).is_some(), "its form has changed:\n{text}");
         let file: File = serde_saphyr::from_str(text).unwrap();
         assert!(file.users[0].entry.exec.is_none());
     }
