@@ -11,7 +11,7 @@ use kube::runtime::reflector::ObjectRef;
 
 use super::context::Context;
 use super::decide::{is_issued, latest_end};
-use super::ledger::{Rules, Stray};
+use super::ledger::{Rights, Rules, Stray};
 use super::plane::PlaneError;
 use super::record::Record;
 use super::status::{Issue, Pin};
@@ -19,9 +19,9 @@ use crate::api::binding::{KymaBinding, MIN_EXPIRATION_SECONDS};
 use crate::api::credentials;
 use crate::clock;
 use crate::instances::state::{KubeconfigRef, Target};
-use crate::managed::access::Bound;
+use crate::managed::access::{Bound, Left};
 use crate::managed::repair::Repair;
-use crate::managed::{Failure, Grant, Owner, Uids};
+use crate::managed::{Failure, Grant, Owner};
 use crate::secret::SecretString;
 
 /// How making a binding went.
@@ -263,8 +263,11 @@ pub async fn revoke(
 ) -> Result<Revoked, PlaneError> {
     let made = Access {
         pin: ctx.pin(binding),
-        uids: ctx.record(&owner.uid).map(|record| record.uids).unwrap_or_default(),
-        handed_out: is_issued(binding) && alive(latest_end(binding)),
+        left: Left {
+            uids: ctx.record(&owner.uid).map(|record| record.uids).unwrap_or_default(),
+            handed_out: is_issued(binding) && alive(latest_end(binding)),
+            disarmed: ctx.ledger.lock().entry(&owner.uid).is_some_and(|entry| entry.rights == Rights::Taken),
+        },
     };
     revoke_pinned(ctx, &binding.spec.instance_id, &made, owner, kubeconfig).await
 }
@@ -281,8 +284,11 @@ pub async fn revoke_stray(
 ) -> Result<Revoked, PlaneError> {
     let made = Access {
         pin: stray.cluster_id.clone(),
-        uids: stray.record.clone().map(|record| record.uids).unwrap_or_default(),
-        handed_out: stray.issued && alive(stray.ends),
+        left: Left {
+            uids: stray.record.clone().map(|record| record.uids).unwrap_or_default(),
+            handed_out: stray.issued && alive(stray.ends),
+            disarmed: false,
+        },
     };
     revoke_pinned(ctx, &stray.instance, &made, owner, kubeconfig).await
 }
@@ -292,14 +298,10 @@ fn alive(ends: Option<Timestamp>) -> bool {
     ends.is_some_and(|ends| ends > clock::now())
 }
 
-/// What is to be removed.
+/// What is to be removed, and from which cluster, if that is known.
 struct Access {
-    /// From which cluster, if that is known.
     pin: Option<String>,
-    /// The objects, as far as they are known.
-    uids: Uids,
-    /// Whether somebody may have its token.
-    handed_out: bool,
+    left: Left,
 }
 
 async fn revoke_pinned(
@@ -333,7 +335,7 @@ async fn revoke_once(
     if made.pin.as_ref().is_some_and(|pin| *pin != cluster.id) {
         return Ok(false);
     }
-    Bound::new(&cluster, owner, &ctx.settings.managed_namespace).revoke(&made.uids, made.handed_out).await?;
+    Bound::new(&cluster, owner, &ctx.settings.managed_namespace).revoke(&made.left).await?;
     Ok(true)
 }
 

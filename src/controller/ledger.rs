@@ -35,6 +35,15 @@ pub enum Rules {
     Changed,
 }
 
+/// Whether a binding's role binding may be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// It may.
+    Given,
+    /// It was seen gone.
+    Taken,
+}
+
 /// What is remembered of one binding.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -59,6 +68,8 @@ pub struct Entry {
     pub doubted: bool,
     /// Where its access was made, if it was.
     pub record: Option<Record>,
+    /// Whether its rights were taken ahead of the rest.
+    pub rights: Rights,
     /// The rules of its role, as the last sweep found them.
     pub rules: Rules,
     /// How often its cluster would not let it be removed.
@@ -232,6 +243,7 @@ impl Ledger {
                 released: false,
                 doubted: false,
                 record: None,
+                rights: Rights::Given,
                 rules: Rules::AsMade,
                 refusals: 0,
                 backoff: Backoff::default(),

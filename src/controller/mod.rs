@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod context;
 pub mod decide;
 mod events;
+mod expiry;
 pub mod gauges;
 pub mod health;
 pub mod leader;

@@ -109,7 +109,7 @@ pub async fn reconcile(binding: Arc<KymaBinding>, ctx: Arc<Context>) -> Result<A
     match step {
         Step::Rest(until) => Ok(rest(until)),
         Step::AddFinalizer => round.add_finalizer().await,
-        Step::Delete(why) => round.delete(why).await,
+        Step::Delete(why) => round.end(why, &instance).await,
         Step::Remove(removal) => round.remove(removal).await,
         Step::Hold(why, message) => round.settle(Outcome::Held(why, message)).await,
         Step::Reject(why, message) => round.reject(why, message, &instance).await,

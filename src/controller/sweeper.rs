@@ -25,7 +25,7 @@ use crate::api::binding::KymaBinding;
 use crate::api::conditions::Kind;
 use crate::clock;
 use crate::instances::state::KubeconfigRef;
-use crate::managed::access::Bound;
+use crate::managed::access::{Bound, Left};
 use crate::managed::inventory::{Marked, inventory};
 use crate::managed::{Cluster, Failure, Owner};
 
@@ -257,7 +257,8 @@ async fn remove(ctx: &Context, cluster: &Cluster, orphan: &Marked) -> Result<(),
         control_plane: ctx.control_plane.clone(),
     };
     tracing::info!(binding_id = %orphan.binding, "removing what a binding that no longer exists has left");
-    Bound::new(cluster, &owner, &ctx.settings.managed_namespace).revoke(&orphan.uids, false).await?;
+    let left = Left { uids: orphan.uids.clone(), ..Left::default() };
+    Bound::new(cluster, &owner, &ctx.settings.managed_namespace).revoke(&left).await?;
     let note =
         "the binding is gone; what it had left in the managed cluster was found by a sweep and removed";
     ctx.tell_of_gone(&owner, Told::Swept, note.to_owned()).await;

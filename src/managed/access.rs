@@ -29,6 +29,17 @@ pub struct Uids {
     pub(super) cluster_role_binding: Option<String>,
 }
 
+/// What is to be removed.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// The objects, as far as they are known.
+    pub uids: Uids,
+    /// Whether somebody may have its token.
+    pub handed_out: bool,
+    /// Whether its role binding was seen gone already.
+    pub disarmed: bool,
+}
+
 /// A token that has passed judgement.
 pub struct Grant {
     /// The token.
@@ -125,19 +136,37 @@ impl<'a> Bound<'a> {
     /// Removes all that was made for this binding and sees it gone: one round trip where the UIDs
     /// are known. What isn't ours is left alone.
     ///
-    /// A token that is `handed_out` lives as long as its account, whatever marks that has by now: an
+    /// A token that was handed out lives as long as its account, whatever marks that has by now: an
     /// account of our name without them is no end, unless another UID is known to have been ours.
     ///
     /// # Errors
     /// When anything of ours may still be there.
-    pub async fn revoke(&self, uids: &Uids, handed_out: bool) -> Result<(), Failure> {
+    pub async fn revoke(&self, left: &Left) -> Result<(), Failure> {
+        let Left { uids, handed_out, disarmed } = left;
+        let binding = async {
+            if *disarmed {
+                return Ok(());
+            }
+            self.remove(Kind::ClusterRoleBinding, uids.cluster_role_binding.as_deref(), false).await
+        };
         let (binding, role, account) = futures::join!(
-            self.remove(Kind::ClusterRoleBinding, uids.cluster_role_binding.as_deref(), false),
+            binding,
             self.remove(Kind::ClusterRole, uids.cluster_role.as_deref(), false),
-            self.remove(Kind::ServiceAccount, uids.service_account.as_deref(), handed_out),
+            self.remove(Kind::ServiceAccount, uids.service_account.as_deref(), *handed_out),
         );
         // What keeps the token alive is the first to be told of.
         account.and(binding).and(role)
+    }
+
+    /// Removes the role binding alone and sees it gone; false where its UID is not known.
+    ///
+    /// # Errors
+    /// When it may still be there.
+    pub async fn disarm(&self, uids: &Uids) -> Result<bool, Failure> {
+        match uids.cluster_role_binding.as_deref() {
+            Some(uid) => self.delete(Kind::ClusterRoleBinding, uid).await,
+            None => Ok(false),
+        }
     }
 
     async fn request_token(&self, seconds: i64) -> Result<(SecretString, Timestamp), Failure> {

@@ -1,0 +1,42 @@
+//! The end of a binding whose time is over: its rights go first.
+
+use std::time::Duration;
+
+use kube::runtime::controller::Action;
+
+use super::decide;
+use super::ledger::Rights;
+use super::reconcile::{Error, Round};
+use crate::api::conditions::Reason;
+use crate::instances::state::{State, Target};
+use crate::managed::Failure;
+use crate::managed::access::Bound;
+
+/// How long the rest waits for that.
+const FIRST: Duration = Duration::from_secs(1);
+
+impl Round<'_> {
+    /// Deletes the object; where its time is over, its role binding before it. Many bindings may end in one second, and
+    /// however long the control plane takes for them, the access of none shall wait for it. The rest goes by the road
+    /// of all removals, and so does the role binding, if it can't be removed at once.
+    pub(super) async fn end(&self, why: Reason, instance: &State) -> Result<Action, Error> {
+        if let (Reason::Expired, State::Ready(target) | State::Suspended(target)) = (why, instance)
+            && decide::is_issued(self.binding)
+            && let Ok(Ok(true)) = tokio::time::timeout(FIRST, self.disarm(target)).await
+        {
+            self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.rights = Rights::Taken);
+        }
+        self.delete(why).await
+    }
+
+    /// Removes the role binding where all is known that is needed for it; false elsewhere.
+    async fn disarm(&self, target: &Target) -> Result<bool, Failure> {
+        let record = self.ctx.record(&self.owner.uid).filter(|made| made.runtime_id == target.runtime_id);
+        let (Some(record), Some(kubeconfig)) = (record, &target.kubeconfig) else { return Ok(false) };
+        let cluster = self.ctx.clients.get(kubeconfig).await?;
+        if record.cluster_id != cluster.id {
+            return Ok(false);
+        }
+        Bound::new(&cluster, &self.owner, &self.ctx.settings.managed_namespace).disarm(&record.uids).await
+    }
+}
