@@ -6,7 +6,7 @@ use anyhow::Result;
 use futures::future::try_join_all;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::arena::{Arena, Site, Way};
+use super::arena::{Arena, Way};
 use super::proc::{cpu_ms, cpu_of, memory_kib};
 use super::report::{Line, Target};
 use super::stats::{Series, count};
