@@ -31,7 +31,6 @@ const BIND: &[&str] = &[
     "managed: POST serviceaccounts/token",
     "controller: create the Secret",
     "controller: write the status",
-    "broker: read the Secret",
 ];
 
 /// The same by `kubectl apply`.
