@@ -8,7 +8,7 @@ use kube::runtime::events::{Event, Recorder};
 use kube::runtime::reflector::Store;
 use kube::{Resource as _, ResourceExt as _};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::decide::BindablePlans;
 use super::events::Told;
@@ -55,6 +55,8 @@ pub struct Settings {
 
 /// Shared by all reconciles.
 pub struct Context {
+    /// How many bindings are losing their rights at this moment, because their time is over.
+    pub disarming: watch::Sender<usize>,
     /// The settings.
     pub settings: Settings,
     /// Who we are in the eyes of the managed clusters.

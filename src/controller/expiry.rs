@@ -2,29 +2,54 @@
 
 use std::time::Duration;
 
-use kube::runtime::controller::Action;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::decide;
 use super::ledger::Rights;
+use super::queue::Action;
 use super::reconcile::{Error, Round};
 use crate::api::conditions::Reason;
 use crate::instances::state::{State, Target};
 use crate::managed::Failure;
 use crate::managed::access::Bound;
 
-/// How long the rest waits for that.
-const FIRST: Duration = Duration::from_secs(1);
+/// How long the rest of a binding waits for the rights of all.
+const FIRST: Duration = Duration::from_secs(2);
+
+/// A binding that is losing its rights.
+struct Disarming<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Disarming<'a> {
+    fn begin(all: &'a watch::Sender<usize>) -> Self {
+        all.send_modify(|number| *number += 1);
+        Self(all)
+    }
+}
+
+impl Drop for Disarming<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|number| *number -= 1);
+    }
+}
 
 impl Round<'_> {
     /// Deletes the object; where its time is over, its role binding before it. Many bindings may end in one second, and
-    /// however long the control plane takes for them, the access of none shall wait for it. The rest goes by the road
-    /// of all removals, and so does the role binding, if it can't be removed at once.
+    /// the access of none shall wait for what else is to be removed of the others. That goes by the road of all
+    /// removals, and so does the role binding, if it can't be removed at once.
     pub(super) async fn end(&self, why: Reason, instance: &State) -> Result<Action, Error> {
         if let (Reason::Expired, State::Ready(target) | State::Suspended(target)) = (why, instance)
             && decide::is_issued(self.binding)
-            && let Ok(Ok(true)) = tokio::time::timeout(FIRST, self.disarm(target)).await
         {
-            self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.rights = Rights::Taken);
+            let until = Instant::now() + FIRST;
+            let disarming = Disarming::begin(&self.ctx.disarming);
+            if let Ok(Ok(true)) = tokio::time::timeout_at(until, self.disarm(target)).await {
+                self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.rights = Rights::Taken);
+            }
+            drop(disarming);
+            let mut all = self.ctx.disarming.subscribe();
+            // Whoever sends is there as long as the context.
+            let _ = tokio::time::timeout_at(until, all.wait_for(|number| *number == 0)).await;
         }
         self.delete(why).await
     }

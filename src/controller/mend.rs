@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use kube::runtime::controller::Action;
-
 use super::apply::{self, Made, Terms};
 use super::context::reason;
 use super::events::Told;
+use super::queue::Action;
 use super::reconcile::{Error, Round, rest};
 use super::status::Outcome;
 use crate::api::conditions::Reason;

@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod limit;
 mod mend;
 pub mod plane;
+mod queue;
 pub mod reconcile;
 pub mod record;
 pub mod schedule;
@@ -22,23 +23,21 @@ pub mod strays;
 pub mod sweep;
 pub mod sweeper;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, Stream};
-use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::controller::{Action, Config, applier};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
@@ -61,6 +60,7 @@ use health::Health;
 use leader::Fence;
 use ledger::Ledger;
 use plane::Plane;
+use queue::Action;
 use reconcile::Error;
 use secrets::Secrets;
 
@@ -168,6 +168,7 @@ impl BindingController {
         let holds = fence.clone();
         let gate = Arc::new(move || holds.holds());
         let context = Arc::new(Context {
+            disarming: watch::Sender::new(0),
             control_plane,
             look,
             plane: Plane::new(client.clone(), &settings.namespace, fence, broker.tell, broker.secrets),
@@ -207,20 +208,16 @@ impl BindingController {
         let touched =
             heard("KymaBindings", events).flat_map(move |event| stream::iter(touched(event, &listed)));
         let namespace = context.settings.namespace.clone();
-        let (issued, of_issued) = (context.clone(), namespace.clone());
+        let seen = move |name: &str| store.get(&ObjectRef::new(name).within(&namespace));
+        let issued = seen.clone();
+        // What is being removed loses its Secret as it should.
         let touched_by_loss = ReceiverStream::new(looks)
-            .map(move |name| ObjectRef::new(&name).within(&of_issued))
-            // What is being removed loses its Secret as it should.
-            .filter(move |binding| {
-                std::future::ready(issued.store.get(binding).is_some_and(|b| is_kept(&b)))
-            });
+            .filter(move |name| std::future::ready(issued(name).is_some_and(|b| is_kept(&b))));
         let swept = Arc::new(sweeper::Changes::default());
         let to_sweep = swept.clone();
         let touched_by_instance = ReceiverStream::new(changes).flat_map(move |instance| {
             to_sweep.tell(&instance);
-            let names = ledger.lock().names_of(&instance);
-            let namespace = namespace.clone();
-            stream::iter(names).map(move |name| ObjectRef::new(&name).within(&namespace))
+            stream::iter(ledger.lock().names_of(&instance))
         });
         // Each part is a task, so that an event of one doesn't wake all.
         let mut parts = JoinSet::new();
@@ -239,20 +236,11 @@ impl BindingController {
         parts.spawn(async move {
             // What doesn't know all instances and Secrets would take them for gone.
             futures::join!(known.synced(), their.synced());
-            let queue = stream::select(stream::select(touched, touched_by_instance), touched_by_loss);
-            let queue = queue.map(Ok::<_, Infallible>);
+            let names = stream::select(stream::select(touched, touched_by_instance), touched_by_loss);
             // No bound on concurrency: a slow cluster must not keep the others waiting. Calls under
             // way are bounded where they are made: to the control plane, and to each cluster.
-            applier(
-                move |binding, ctx| guarded(binding, ctx, metrics.clone()).boxed(),
-                |binding, error, ctx: Arc<Context>| reconcile::after_error(&binding, error, &ctx),
-                ctx,
-                store,
-                queue,
-                Config::default(),
-            )
-            .for_each(|_| std::future::ready(()))
-            .await;
+            let round = |name: &str| Some(guarded(seen(name)?, ctx.clone(), metrics.clone()));
+            queue::run(names, round).await;
         });
         let (ctx, known) = (context.clone(), instances.clone());
         parts.spawn(async move { known.run(client, &ctx.settings.instance_namespace).await });
@@ -274,11 +262,7 @@ fn of_secrets(
 }
 
 /// Runs a round and counts it.
-async fn guarded(
-    binding: Arc<KymaBinding>,
-    ctx: Arc<Context>,
-    metrics: Arc<Metrics>,
-) -> Result<Action, Error> {
+async fn guarded(binding: Arc<KymaBinding>, ctx: Arc<Context>, metrics: Arc<Metrics>) -> Action {
     let began = Instant::now();
     let _under_way = metrics.reconcile();
     // It goes on in the trace of the request that made the binding.
@@ -290,12 +274,13 @@ async fn guarded(
     );
     let said = |key: &str| binding.annotations().get(key).map(String::as_str);
     traces::follow(&span, said(TRACEPARENT), said(TRACESTATE));
-    let result = caught(reconcile::reconcile(binding, ctx).instrument(span.clone())).await;
+    let round = reconcile::reconcile(binding.clone(), ctx.clone()).instrument(span.clone());
+    let result = caught(round).await;
     if result.is_err() {
         span.record("otel.status_code", "ERROR");
     }
     metrics.reconciled(result.is_ok(), began.elapsed());
-    result
+    result.unwrap_or_else(|error| reconcile::after_error(&binding, &error, &ctx))
 }
 
 /// Runs something as a task of its own: a panic ends the task, not the stream that all live on.
@@ -305,12 +290,12 @@ async fn caught(
     AbortOnDropHandle::new(tokio::spawn(round)).await.unwrap_or(Err(Error::Panicked))
 }
 
-/// The bindings to look at after an event. Those of a list are looked at when it is complete: the
+/// Names of the bindings to look at after an event. Those of a list are looked at when it is complete: the
 /// store shows none of them before, and an object that it doesn't show is passed over.
-fn touched(event: Event<KymaBinding>, store: &Store<KymaBinding>) -> Vec<ObjectRef<KymaBinding>> {
+fn touched(event: Event<KymaBinding>, store: &Store<KymaBinding>) -> Vec<String> {
     match event {
-        Event::Apply(binding) => vec![ObjectRef::from_obj(&binding)],
-        Event::InitDone => store.state().iter().map(|binding| ObjectRef::from_obj(&**binding)).collect(),
+        Event::Apply(binding) => vec![binding.name_any()],
+        Event::InitDone => store.state().iter().map(|binding| binding.name_any()).collect(),
         Event::Init | Event::InitApply(_) | Event::Delete(_) => Vec::new(),
     }
 }

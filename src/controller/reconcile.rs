@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::ResourceExt as _;
-use kube::runtime::controller::Action;
 
 use super::apply::{self, Made, Revoked, Terms};
 use super::context::{Context, reason};
@@ -13,6 +12,7 @@ use super::decide::{self, Facts, GiveUp, Removal, Step};
 use super::events::Told;
 use super::ledger::Admission;
 use super::plane::PlaneError;
+use super::queue::Action;
 use super::status::{self, Outcome, Pin};
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::Reason;

@@ -158,11 +158,13 @@ impl<'a> Bound<'a> {
         account.and(binding).and(role)
     }
 
-    /// Removes the role binding alone and sees it gone; false where its UID is not known.
+    /// Removes the role binding alone and sees it gone; false where its UID is not known. One after the other: as
+    /// many may be asked for at once as a cluster has bindings.
     ///
     /// # Errors
     /// When it may still be there.
     pub async fn disarm(&self, uids: &Uids) -> Result<bool, Failure> {
+        let _turn = self.wire.turn().await;
         match uids.cluster_role_binding.as_deref() {
             Some(uid) => self.delete(Kind::ClusterRoleBinding, uid).await,
             None => Ok(false),

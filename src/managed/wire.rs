@@ -8,7 +8,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use kube::client::Body;
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tower::ServiceExt as _;
 
 use super::connect::{self, Client};
@@ -28,6 +28,9 @@ pub struct Wire {
     client: Client,
     deadline: Duration,
     calls: Semaphore,
+    /// For calls of which many come at once and none is in a hurry to overtake another of the same cluster: one
+    /// connection serves them, where each would make its own.
+    in_turn: Semaphore,
     gate: Gate,
     metrics: Arc<Metrics>,
 }
@@ -54,7 +57,13 @@ impl Wire {
     /// only while the gate is open.
     #[must_use]
     pub fn new(client: Client, deadline: Duration, gate: Gate, metrics: Arc<Metrics>) -> Self {
-        Self { client, deadline, calls: Semaphore::new(MAX_CALLS), gate, metrics }
+        Self { client, deadline, calls: Semaphore::new(MAX_CALLS), in_turn: Semaphore::new(1), gate, metrics }
+    }
+
+    /// Waits until all who asked before are done; nobody else is let in until that is dropped.
+    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.in_turn.acquire().await.ok()
     }
 
     /// Sends one request and reads the whole answer.
