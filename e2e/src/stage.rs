@@ -1,6 +1,7 @@
 //! Where a test or the playground acts: namespaces of its own in a control plane, and instances
 //! whose managed clusters are real.
 
+use std::fmt::Debug;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,11 +9,13 @@ use anyhow::{Context as _, Result, anyhow};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{Api, DynamicObject, GetParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::core::ApiResource;
+use kube::{Resource, ResourceExt as _};
 use kyma_bindings::api::binding::KymaBinding;
 use kyma_bindings::api::crd::custom_resource_definition;
 use kyma_bindings::instances::runtime;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::cluster::client_from;
@@ -124,6 +127,17 @@ pub async fn prove_refused(kubeconfig: &str) -> Result<()> {
     }
 }
 
+/// Waits until the API server's watches are as far as that. Who writes what an operator must know, and asks it at once, would
+/// otherwise ask now and then before it can know.
+async fn shown<K>(api: &Api<K>, written: &K) -> Result<()>
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+{
+    let version = written.resource_version().context("an object without a version")?;
+    api.get_with(&written.name_any(), &GetParams::at(&version)).await?;
+    Ok(())
+}
+
 async fn create_namespace(cluster: &Cluster, name: &str) -> Result<()> {
     let namespaces: Api<Namespace> = Api::all(cluster.client());
     let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}}))?;
@@ -209,8 +223,9 @@ impl<'a> Stage<'a> {
             "metadata": {"name": format!("kubeconfig-{runtime_id}"), "labels": labels(instance, runtime_id)},
             "stringData": {"config": kubeconfig},
         }))?;
-        self.instance_secrets().create(&PostParams::default(), &secret).await?;
-        Ok(())
+        let secrets = self.instance_secrets();
+        let written = secrets.create(&PostParams::default(), &secret).await?;
+        shown(&secrets, &written).await
     }
 
     /// Replaces the kubeconfig of an instance, as a rotation does; `None` empties the key.
@@ -223,8 +238,9 @@ impl<'a> Stage<'a> {
             None => json!({"data": null}),
         };
         let name = format!("kubeconfig-{runtime_id}");
-        self.instance_secrets().patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
-        Ok(())
+        let secrets = self.instance_secrets();
+        let written = secrets.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        shown(&secrets, &written).await
     }
 
     /// Creates a `Runtime`, or changes its status.
@@ -240,8 +256,8 @@ impl<'a> Stage<'a> {
         let apply = PatchParams::apply("e2e").force();
         self.runtimes().patch(runtime_id, &apply, &Patch::Apply(&object)).await?;
         let patch = Patch::Merge(json!({"status": status}));
-        self.runtimes().patch_status(runtime_id, &PatchParams::default(), &patch).await?;
-        Ok(())
+        let written = self.runtimes().patch_status(runtime_id, &PatchParams::default(), &patch).await?;
+        shown(&self.runtimes(), &written).await
     }
 
     /// Creates a binding as `kubectl apply` would.

@@ -69,7 +69,12 @@ async fn live_with(stage: &Stage<'_>, osb: &Osb, i: usize, row: &Row) -> (String
     let liar = Liar::start(row.tell).await.unwrap();
     let (instance, binding) = (format!("i-lies-{i}"), format!("lies-{i}"));
     stage.register(&instance, &format!("r-lies-{i}"), liar.kubeconfig()).await.unwrap();
-    let first = osb.bind(&instance, &binding, None).await.unwrap();
+    // Thirty are registered at this moment: one may be asked for before its registration is known.
+    let first = eventually("the instance to be known", SOON, async || {
+        let answer = osb.bind(&instance, &binding, None).await.unwrap();
+        if answer.status == 404 { Err(answer.description().to_owned()) } else { Ok(answer) }
+    });
+    let first = first.await.unwrap();
     let issued = row.reason == "Issued";
     let status = if issued { "True" } else { "False" };
     let what = format!("{}: Ready={status} {} {}", row.lie, row.reason, row.says);
