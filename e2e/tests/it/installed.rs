@@ -78,12 +78,16 @@ async fn no_request_is_lost_by_an_upgrade_or_a_drain() {
     let (_, traffic) = under_load(&installed, installed.upgrade(&[&next])).await.unwrap();
     println!("upgrade: {} requests answered, {} lost", traffic.answered(), traffic.lost().len());
     assert!(traffic.lost().is_empty() && traffic.answered() > 100, "{traffic:?}");
+    // Two connections that are kept, two pods that end.
+    assert!(traffic.repeated() <= 4, "{traffic:?}");
 
     // A budget of one pod at a time: each must be replaced on the other node before the next may go.
     let drain = ["drain", "b", "--delete-emptydir-data", "--timeout=120s"];
     let (_, traffic) = under_load(&installed, installed.kubectl(&drain)).await.unwrap();
     println!("drain: {} requests answered, {} lost", traffic.answered(), traffic.lost().len());
     assert!(traffic.lost().is_empty() && traffic.answered() > 100, "{traffic:?}");
+    // Two connections that are kept, two pods that end.
+    assert!(traffic.repeated() <= 4, "{traffic:?}");
     let on_b = ["get", "pods", "-n", NAMESPACE, "--field-selector=spec.nodeName=b", "-o", "name"];
     assert_eq!(installed.kubectl(&on_b).await.unwrap(), "");
 
