@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::canary;
 use crate::pki::Identity;
 
 /// How the user of a kubeconfig proves who they are.
@@ -11,7 +12,7 @@ pub(crate) enum Credentials<'a> {
     Token(&'a str),
 }
 
-/// A kubeconfig with one cluster, user and context, all called `name`.
+/// A kubeconfig with one cluster, user and context, all called `name`. What proves the user is a secret from then on.
 pub(crate) fn render(name: &str, url: &str, ca_pem: &str, credentials: &Credentials<'_>) -> String {
     let user = match credentials {
         Credentials::ClientCertificate(identity) => format!(
@@ -23,7 +24,7 @@ pub(crate) fn render(name: &str, url: &str, ca_pem: &str, credentials: &Credenti
     };
     let ca = STANDARD.encode(ca_pem);
     let (name, url) = (quoted(name), quoted(url));
-    format!(
+    let kubeconfig = format!(
         "apiVersion: v1
 kind: Config
 clusters:
@@ -42,7 +43,9 @@ contexts:
     user: {name}
 current-context: {name}
 "
-    )
+    );
+    canary::learn_kubeconfig("what proves a user of a cluster", &kubeconfig);
+    kubeconfig
 }
 
 /// A JSON string, which is a YAML string as well: nothing in it can end the value.
