@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::Api;
 
@@ -172,6 +173,7 @@ impl NodeCluster {
 
     async fn ready(&self) -> Result<()> {
         let nodes: Api<Node> = Api::all(self.cluster.client());
+        let leases: Api<Lease> = Api::namespaced(self.cluster.client(), "kube-node-lease");
         let accounts: Api<ServiceAccount> = Api::namespaced(self.cluster.client(), "default");
         let ready = eventually("nodes and controllers to be ready", READY_DEADLINE, async || {
             for name in NODES {
@@ -179,6 +181,8 @@ impl NodeCluster {
                 let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
                 let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
                 ensure!(ready.is_some_and(|c| c.status == "True"), "node {name}: {ready:?}");
+                // The last object that a node makes of its own: whoever compares objects later must find it before.
+                leases.get(name).await?;
             }
             // Controllers make it, and no pod starts before.
             accounts.get("default").await?;
