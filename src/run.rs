@@ -1,6 +1,7 @@
 //! Starts the parts that a role has, and ends the process when one of them ends.
 
 use std::ffi::OsString;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +29,7 @@ use crate::controller::{BindingController, ControllerError, gauges};
 use crate::descriptors;
 use crate::managed::address::Policy;
 use crate::memory;
-use crate::own_writes::{self, End};
+use crate::mirror::Mirror;
 use crate::reload::{self, Current, FileError};
 use crate::serve::{ADMIN_CONNECTIONS, ListenError, Server, listen};
 use crate::telemetry::admin::{self, Admin, Check};
@@ -43,6 +44,9 @@ const DRAIN: Duration = Duration::from_secs(8);
 
 /// How long giving up the lease may take.
 const RELEASE: Duration = Duration::from_millis(500);
+
+/// How long a broker waits for the first list of a controller that may lead at once.
+const SOON: Duration = Duration::from_millis(500);
 
 /// How much longer than a request waits a bind may be in flight.
 const IN_FLIGHT_MARGIN: Duration = Duration::from_secs(15);
@@ -191,17 +195,19 @@ async fn run(args: Box<RunArgs>) -> Result<(), RunError> {
     // Whoever sends requests here shall send them elsewhere.
     let mut checks: Vec<Check> = vec![("end of the process", Box::new(move || !going_on.is_cancelled()))];
 
-    let (of_broker, of_controller) = own_writes::link();
+    // One list for both; a controller that leads only later begins with another.
+    let awaited = if args.role == Role::All { 2 } else { 1 };
+    let mirror = Arc::new(Mirror::new(client.clone(), &args.namespace, awaited));
     let broker = if args.role == Role::Controller {
         None
     } else {
-        let End { tell, listen: from_controller, secrets } = of_broker;
-        let bindings = Arc::new(Bindings::new(client.clone(), &args.namespace, tell, secrets));
-        let synced = bindings.clone();
+        let bindings = Arc::new(Bindings::new(client.clone(), &args.namespace, mirror.clone()));
+        mirror.follow(bindings.clone());
+        let synced = mirror.clone();
         checks.push(("broker's KymaBindings", Box::new(move || synced.is_synced())));
         let auth = authenticator(&args, &metrics)?;
         let settings = broker_settings(&args)?;
-        let router = Broker::new(bindings.clone(), settings, metrics.clone(), stop.clone()).router(auth);
+        let router = Broker::new(bindings, settings, metrics.clone(), stop.clone()).router(auth);
         let counted = metrics.clone();
         let parse = move |files: &[Vec<u8>]| {
             let config = tls::parse(files)?;
@@ -215,15 +221,15 @@ async fn run(args: Box<RunArgs>) -> Result<(), RunError> {
         let tls_on = tls.is_some();
         tracing::info!(address = address(&listener), tls = tls_on, "serving the Open Service Broker API");
         let server = server("api", listener, tls, descriptors::connections(), &metrics);
-        Some((server, router, bindings, from_controller))
+        Some((server, router))
     };
     let controller = if args.role == Role::Broker {
         None
     } else {
         let controller =
-            BindingController::new(client.clone(), settings(&args, &url), metrics.clone(), of_controller);
+            BindingController::new(client.clone(), settings(&args, &url), metrics.clone(), mirror.clone());
         checks.extend(controller.readiness());
-        metrics.collect(&gauges::DESCRIBED, gauges::Gauges::new(controller.store(), controller.leading()));
+        metrics.collect(&gauges::DESCRIBED, gauges::Gauges::new(mirror.clone(), controller.leading()));
         Some(controller)
     };
     let admin = listen("--admin-listen", args.admin_listen).await?;
@@ -236,30 +242,27 @@ async fn run(args: Box<RunArgs>) -> Result<(), RunError> {
     let elector = args
         .leader_elect
         .then(|| Arc::new(Elector::new(client.clone(), &args.namespace, identity(), args.lease_times())));
-    let controller = controller.map(|controller| part(lead(elector.clone(), controller)));
+    let controller = controller.map(|controller| part(lead(elector.clone(), controller, mirror.clone())));
     let controller = async {
         match controller {
             Some(controller) => controller.await.unwrap_or(Err(RunError::Ended("the controller"))),
             None => std::future::pending().await,
         }
     };
-    let broker = broker.map(|(server, router, bindings, controller)| {
-        (part(server.serve(router, stop.clone(), DRAIN)), part(async move { bindings.run(controller).await }))
-    });
+    let broker = broker.map(|(server, router)| part(server.serve(router, stop.clone(), DRAIN)));
     let broker = async {
         match broker {
-            Some((serving, watching)) => tokio::select! {
-                _ = serving => {}
-                _ = watching => {}
-            },
+            Some(serving) => drop(serving.await),
             None => stop.cancelled().await,
         }
     };
+    let watching = part(async move { mirror.run().await });
     tracing::info!(role = ?args.role, version = env!("CARGO_PKG_VERSION"), "started");
     let done = tokio::select! {
         () = until_asked_to_stop(terminate, interrupt, &stop) => Ok(()),
         ended = controller => ended,
         _ = admin => Err(RunError::Ended("the admin listener")),
+        _ = watching => Err(RunError::Ended("the watch of bindings")),
         () = broker => if stop.is_cancelled() { Ok(()) } else { Err(RunError::Ended("the broker")) },
     };
     // Nothing reconciles any more, so somebody else may at once.
@@ -321,9 +324,19 @@ fn jwt(access: &ListenArgs, metrics: &Arc<Metrics>) -> Result<Jwt, RunError> {
 }
 
 /// Reconciles while this process leads, and ends with its leadership.
-async fn lead(elector: Option<Arc<Elector>>, controller: BindingController) -> Result<(), RunError> {
+async fn lead(
+    elector: Option<Arc<Elector>>,
+    controller: BindingController,
+    mirror: Arc<Mirror>,
+) -> Result<(), RunError> {
     let Some(elector) = elector else { return Ok(Box::pin(controller.run(Fence::open())).await?) };
-    let lease = elector.acquire().await;
+    let mut acquire = pin!(elector.acquire());
+    let lease = if let Ok(lease) = tokio::time::timeout(SOON, &mut acquire).await {
+        lease
+    } else {
+        mirror.await_anybody();
+        acquire.await
+    };
     tokio::select! {
         ended = Box::pin(controller.run(elector.fence())) => Ok(ended?),
         lost = elector.keep(lease) => Err(lost.into()),

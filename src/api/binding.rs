@@ -25,6 +25,7 @@ pub const MAX_EXPIRATION_SECONDS: i64 = 7200;
     shortname = "kb",
     category = "kyma",
     status = "KymaBindingStatus",
+    derive = "PartialEq",
     selectable = ".spec.instanceId",
     label("servicebinding.io/provisioned-service", "true"),
     doc = "A KymaBinding is one short-lived kubeconfig for one managed Kyma cluster. Creating one means holding that cluster's keys until it expires or is deleted.",

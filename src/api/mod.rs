@@ -8,3 +8,4 @@ pub mod crd;
 pub mod credentials;
 pub mod handed_out;
 pub mod names;
+pub mod uid;

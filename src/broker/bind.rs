@@ -16,7 +16,7 @@ use super::request::{BindRequest, Wish};
 use super::service::{Broker, Removed};
 use crate::api::binding::{KymaBinding, KymaBindingSpec};
 use crate::api::names::{BindingId, FINALIZER, ORIGIN, ORIGIN_OSB, REQUEST_ID, TRACEPARENT, TRACESTATE};
-use crate::own_writes::Awaited;
+use crate::mirror::Awaited;
 use crate::telemetry::traces;
 
 /// What to do about a binding of the wished name.

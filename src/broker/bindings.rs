@@ -1,17 +1,15 @@
-//! The broker's view of the bindings: one shared watch, which every waiting request waits on.
+//! The broker's view of the bindings: the mirror's, whose changes waiting requests wait for.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt as _, pin_mut};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::Event;
 use kube::{Client, ResourceExt as _};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -19,9 +17,8 @@ use super::problem::Problem;
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::{Kind, Reason};
 use crate::failpoint;
-use crate::own_writes::{self, Awaited, Listener, Teller};
+use crate::mirror::{Awaited, Change, Follower, Mirror};
 use crate::telemetry::identity::identity;
-use crate::telemetry::watch::{again, heard};
 
 /// Longest wait for one answer of the control plane.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -131,20 +128,11 @@ struct Waiter {
     gone: Mutex<HashSet<String>>,
 }
 
-#[derive(Default)]
-struct Index {
-    views: HashMap<String, View>,
-    listing: HashMap<String, View>,
-    synced: bool,
-}
-
 /// The bindings, and the calls that requests make.
 pub struct Bindings {
     objects: Api<KymaBinding>,
-    controller: Teller,
-    stored: Arc<own_writes::Secrets>,
     secrets: Api<Secret>,
-    index: RwLock<Index>,
+    mirror: Arc<Mirror>,
     waiters: Mutex<HashMap<String, (usize, Arc<Waiter>)>>,
 }
 
@@ -168,81 +156,21 @@ impl Drop for Ticket<'_> {
 }
 
 impl Bindings {
-    /// The bindings of `namespace`; [`Self::run`] fills them. A controller in this process is told what is written,
-    /// and hands over the Secrets that it has `stored`.
+    /// The bindings of `namespace`, as the mirror shows them once this follows it.
     #[must_use]
-    pub fn new(
-        client: Client,
-        namespace: &str,
-        controller: Teller,
-        stored: Arc<own_writes::Secrets>,
-    ) -> Self {
+    pub fn new(client: Client, namespace: &str, mirror: Arc<Mirror>) -> Self {
         Self {
             objects: Api::namespaced(client.clone(), namespace),
-            controller,
-            stored,
             secrets: Api::namespaced(client, namespace),
-            index: RwLock::default(),
+            mirror,
             waiters: Mutex::default(),
         }
     }
 
-    /// Whether all bindings were seen once.
-    #[must_use]
-    pub fn is_synced(&self) -> bool {
-        self.index.read().synced
-    }
-
-    /// Watches for ever, and listens to what a controller in this process has written.
-    pub async fn run(&self, controller: Listener) {
-        let events = watcher(self.objects.clone(), watcher::Config::default()).backoff(again());
-        let events = heard("KymaBindings, for the broker", controller.beside(events));
-        pin_mut!(events);
-        while let Some(event) = events.next().await {
-            self.take(event);
-        }
-    }
-
-    /// The index changes before anybody is woken, so whoever wakes sees the change.
-    fn take(&self, event: Event<KymaBinding>) {
-        match event {
-            Event::Init => self.index.write().listing.clear(),
-            Event::InitApply(binding) => {
-                self.index.write().listing.insert(binding.name_any(), View::of(&binding));
-            }
-            Event::InitDone => {
-                let before = {
-                    let mut index = self.index.write();
-                    index.synced = true;
-                    let listing = std::mem::take(&mut index.listing);
-                    std::mem::replace(&mut index.views, listing)
-                };
-                let index = self.index.read();
-                for (name, (_, waiter)) in self.waiters.lock().iter() {
-                    let now = index.views.get(name).map(|v| &v.uid);
-                    if let Some(old) = before.get(name).filter(|old| Some(&old.uid) != now) {
-                        waiter.gone.lock().insert(old.uid.clone());
-                    }
-                    waiter.notify.notify_waiters();
-                }
-            }
-            Event::Apply(binding) => {
-                let name = binding.name_any();
-                self.index.write().views.insert(name.clone(), View::of(&binding));
-                self.wake(&name, None);
-            }
-            Event::Delete(binding) => {
-                let name = binding.name_any();
-                self.index.write().views.remove(&name);
-                self.wake(&name, binding.uid());
-            }
-        }
-    }
-
-    fn wake(&self, name: &str, gone: Option<String>) {
+    fn wake(&self, name: &str, gone: Option<&str>) {
         let waiter = self.waiters.lock().get(name).map(|(_, waiter)| waiter.clone());
         if let Some(waiter) = waiter {
-            waiter.gone.lock().extend(gone);
+            waiter.gone.lock().extend(gone.map(str::to_owned));
             waiter.notify.notify_waiters();
         }
     }
@@ -272,9 +200,9 @@ impl Bindings {
         loop {
             let changed = ticket.waiter.notify.notified();
             let answer = {
-                let index = self.index.read();
+                let view = self.seen(name);
                 let gone = ticket.waiter.gone.lock();
-                look(&started, Sight { view: index.views.get(name), gone: &gone })
+                look(&started, Sight { view: view.as_ref(), gone: &gone })
             };
             if answer.is_some() || tokio::time::timeout_at(deadline, changed).await.is_err() {
                 return Ok((started, answer));
@@ -285,7 +213,7 @@ impl Bindings {
     /// The binding as the watch has it.
     #[must_use]
     pub fn seen(&self, name: &str) -> Option<View> {
-        self.index.read().views.get(name).cloned()
+        self.mirror.get(name).map(|binding| View::of(&binding))
     }
 
     /// The binding as the control plane has it: for what the watch may not have seen yet.
@@ -310,11 +238,11 @@ impl Bindings {
     /// # Errors
     /// When the control plane refuses or doesn't answer.
     pub async fn create(&self, binding: &KymaBinding) -> Result<Option<View>, Problem> {
-        let begun = self.controller.begin();
+        let begun = self.mirror.writing();
         let created = bounded("create the binding", async {
             match self.objects.create(&PostParams::default(), binding).await {
                 Ok(created) => {
-                    self.controller.is(begun, &created);
+                    self.mirror.is(begun, &created);
                     Ok(Some(View::of(&created)))
                 }
                 Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(None),
@@ -334,13 +262,13 @@ impl Bindings {
             uid: Some(uid.to_owned()),
             resource_version: version.map(str::to_owned),
         });
-        let begun = self.controller.begin();
+        let begun = self.mirror.writing();
         let deleted = bounded("delete the binding", async {
             match self.objects.delete(name, &params).await {
                 Ok(left) => {
                     // Kept by its finalizer; without one it is gone, and the watch says so.
                     if let Some(left) = left.left().filter(KymaBinding::is_deleting) {
-                        self.controller.is(begun, &left);
+                        self.mirror.is(begun, &left);
                     }
                     Ok(true)
                 }
@@ -354,7 +282,7 @@ impl Bindings {
     /// Waits for the Secret of that name from now on, should it be stored by this process; see [`Awaited::take`].
     #[must_use]
     pub fn await_secret(&self, name: String) -> Option<Awaited<'_>> {
-        self.stored.await_one(name)
+        self.mirror.secrets().await_one(name)
     }
 
     /// A binding's Secret, if there is one.
@@ -363,6 +291,25 @@ impl Bindings {
     /// When the control plane refuses or doesn't answer.
     pub async fn secret(&self, name: &str) -> Result<Option<Secret>, Problem> {
         bounded("read the Secret", self.secrets.get_opt(name)).await
+    }
+}
+
+impl Follower for Bindings {
+    fn comes(&self, _: &Event<KymaBinding>) {}
+
+    /// The mirror has changed before anybody is woken, so whoever wakes sees the change.
+    fn shown(&self, change: &Change<'_>) {
+        match change {
+            Change::Changed(name) => self.wake(name, None),
+            Change::Gone(name, uid) => self.wake(name, Some(uid)),
+            Change::Listed { before, now } => {
+                for (name, (_, waiter)) in self.waiters.lock().iter() {
+                    let [before, now] = [before, now].map(|list| list.get(name).and_then(|b| b.uid()));
+                    waiter.gone.lock().extend(before.filter(|uid| now.as_ref() != Some(uid)));
+                    waiter.notify.notify_waiters();
+                }
+            }
+        }
     }
 }
 

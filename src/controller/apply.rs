@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
-use kube::runtime::reflector::ObjectRef;
 
 use super::context::Context;
 use super::decide::{is_issued, latest_end};
 use super::ledger::{Rights, Rules, Stray};
 use super::plane::PlaneError;
-use super::record::Record;
+use super::record::{Record, Remembered};
 use super::status::{Issue, Pin};
 use crate::api::binding::{KymaBinding, MIN_EXPIRATION_SECONDS};
 use crate::api::credentials;
@@ -116,7 +115,7 @@ pub async fn make(
     };
     ctx.metrics.bind_phase("rbac", began.elapsed().saturating_sub(token));
     ctx.metrics.bind_phase("token", token);
-    let latest = ctx.store.get(&ObjectRef::from_obj(binding));
+    let latest = ctx.mirror.get(&binding.name_any());
     let Some(latest) = latest.filter(|latest| latest.uid() == binding.uid()) else {
         // Deleted past our finalizer while this was made, so whoever cleans up may have been faster
         // than we. What can't be removed now is left to the sweep.
@@ -176,7 +175,7 @@ async fn grant(
     let expires_at = terms.expiry(expires_at);
     let record =
         Record { runtime_id: target.runtime_id.clone(), cluster_id: cluster.id.clone(), expires_at, uids };
-    ctx.ledger.lock().update(&owner.uid, |entry| entry.record = Some(record.clone()));
+    ctx.ledger.lock().update(&owner.uid, |entry| entry.record = Remembered::of(&record));
     let text = cluster.access.kubeconfig(&target.cluster_name, &token, expires_at)?;
     Ok(Some(Granted { text, record, token: took }))
 }
@@ -243,7 +242,7 @@ pub async fn repair(
         repaired = once().await;
         ctx.note(&binding.spec.instance_id, kubeconfig, &repaired).await;
     }
-    let latest = ctx.store.get(&ObjectRef::from_obj(binding));
+    let latest = ctx.mirror.get(&binding.name_any());
     if latest.is_none_or(|latest| latest.uid() != binding.uid()) {
         // Deleted past our finalizer meanwhile: what was made again belongs to nobody.
         revoke(ctx, binding, owner, kubeconfig).await?;
@@ -285,7 +284,7 @@ pub async fn revoke_stray(
     let made = Access {
         pin: stray.cluster_id.clone(),
         left: Left {
-            uids: stray.record.clone().map(|record| record.uids).unwrap_or_default(),
+            uids: stray.record.as_ref().map(|record| record.uids.clone()).unwrap_or_default(),
             handed_out: stray.issued && alive(stray.ends),
             disarmed: false,
         },
@@ -355,7 +354,7 @@ pub async fn has_secret(ctx: &Context, owner: &Owner) -> Result<bool, PlaneError
 pub async fn delete_secret(ctx: &Context, owner: &Owner) -> Result<(), PlaneError> {
     let name = owner.binding.object_name();
     let uid = if let Some(seen) = ctx.secrets.get(&name, &owner.uid) {
-        Some(seen.uid)
+        Some(seen.uid.to_string())
     } else {
         let found = ctx.plane.find_secret(&name).await?;
         found.filter(|meta| credentials::is_ours(meta, &owner.uid)).and_then(|meta| meta.uid)

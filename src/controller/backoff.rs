@@ -8,9 +8,12 @@ use jiff::Timestamp;
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_mins(5);
 
-/// Failures in a row and when the next try is due.
+/// Failures in a row and when the next try is due. Most things don't fail.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Backoff {
+pub struct Backoff(Option<Box<Failing>>);
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Failing {
     failures: u32,
     due: Option<Timestamp>,
     /// What the failed try was made with; something else is worth a try at once.
@@ -21,18 +24,20 @@ impl Backoff {
     /// Records a failure of a try made `with` something, and says how long to wait.
     /// `dice` is between 0 and 1: the wait is shortened by up to a quarter.
     pub fn fail(&mut self, with: String, now: Timestamp, dice: f64) -> Duration {
-        let doubled = FIRST.saturating_mul(1_u32.checked_shl(self.failures.min(16)).unwrap_or(u32::MAX));
+        let failing = self.0.get_or_insert_default();
+        let doubled = FIRST.saturating_mul(1_u32.checked_shl(failing.failures.min(16)).unwrap_or(u32::MAX));
         let wait = doubled.min(LONGEST).mul_f64(1.0 - dice.clamp(0.0, 1.0) / 4.0);
-        self.failures = self.failures.saturating_add(1);
-        self.due = now.checked_add(wait).ok();
-        self.with = with;
+        failing.failures = failing.failures.saturating_add(1);
+        failing.due = now.checked_add(wait).ok();
+        failing.with = with;
         wait
     }
 
     /// How long a try made `with` something still has to wait, if at all.
     #[must_use]
     pub fn remaining(&self, with: &str, now: Timestamp) -> Option<Duration> {
-        let due = self.due.filter(|due| *due > now && self.with == with)?;
+        let failing = self.0.as_ref()?;
+        let due = failing.due.filter(|due| *due > now && failing.with == with)?;
         due.duration_since(now).try_into().ok()
     }
 

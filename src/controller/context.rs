@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, Recorder};
-use kube::runtime::reflector::Store;
 use kube::{Resource as _, ResourceExt as _};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -25,6 +24,7 @@ use crate::instances::Instances;
 use crate::instances::state::KubeconfigRef;
 use crate::managed::address::Policy;
 use crate::managed::{Clients, ControlPlane, Failure, Owner};
+use crate::mirror::Mirror;
 use crate::telemetry::metrics::Metrics;
 
 /// Longest wait for an Event to be written.
@@ -64,7 +64,7 @@ pub struct Context {
     /// Writes to the control plane.
     pub plane: Plane,
     /// The bindings as the watch has them.
-    pub store: Store<KymaBinding>,
+    pub mirror: Arc<Mirror>,
     /// What is remembered beside them.
     pub ledger: Arc<Mutex<Ledger>>,
     /// The Secrets that exist.
@@ -103,7 +103,7 @@ impl Context {
     /// Where the access of the binding with that UID was made, if it was.
     #[must_use]
     pub fn record(&self, uid: &str) -> Option<Record> {
-        self.ledger.lock().entry(uid)?.record.clone()
+        self.ledger.lock().entry(uid)?.record.as_ref()?.get()
     }
 
     /// The cluster that a binding is pinned to: as we wrote it down, else as its status says.

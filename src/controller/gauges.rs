@@ -1,18 +1,17 @@
-//! Numbers of bindings, counted from the store at each scrape, so that they are never stale.
+//! Numbers of bindings, counted at each scrape, so that they are never stale.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kube::runtime::reflector::Store;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::api::binding::KymaBinding;
 use crate::api::conditions::Phase;
 use crate::clock;
+use crate::mirror::Mirror;
 use crate::telemetry::metrics::Described;
 
 /// What is collected.
@@ -30,9 +29,9 @@ const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'stat
     Described { name, kind: MetricType::Gauge, labels, help }
 }
 
-/// Collects from the controller's store.
+/// Collects from what the controller sees.
 pub struct Gauges {
-    store: Store<KymaBinding>,
+    mirror: Arc<Mirror>,
     leading: Arc<AtomicBool>,
 }
 
@@ -43,10 +42,10 @@ impl std::fmt::Debug for Gauges {
 }
 
 impl Gauges {
-    /// Gauges of that store, and of whether this process leads.
+    /// Gauges of the bindings there, as long as this process leads: else they would be counted twice.
     #[must_use]
-    pub fn new(store: Store<KymaBinding>, leading: Arc<AtomicBool>) -> Self {
-        Self { store, leading }
+    pub fn new(mirror: Arc<Mirror>, leading: Arc<AtomicBool>) -> Self {
+        Self { mirror, leading }
     }
 }
 
@@ -55,21 +54,21 @@ impl Collector for Gauges {
         let now = clock::now();
         let mut phases: HashMap<Phase, i64> = HashMap::new();
         let mut overdue = 0;
-        for binding in self.store.state() {
-            let phase = binding.status.as_ref().and_then(|s| s.phase);
-            let phase =
-                if binding.is_deleting() { Phase::Terminating } else { phase.unwrap_or(Phase::Pending) };
-            *phases.entry(phase).or_default() += 1;
-            if let Some(expired) = binding.expires_at().filter(|t| *t < now) {
-                overdue = overdue.max(now.as_second() - expired.as_second());
-            }
+        let leading = self.leading.load(Ordering::Relaxed);
+        if leading {
+            self.mirror.each(|phase, expires| {
+                *phases.entry(phase).or_default() += 1;
+                if let Some(expired) = expires.filter(|t| *t < now) {
+                    overdue = overdue.max(now.as_second() - expired.as_second());
+                }
+            });
         }
         let mut family = encoder.encode_descriptor(BINDINGS.name, BINDINGS.help, None, BINDINGS.kind)?;
         for phase in Phase::ALL {
             let count = ConstGauge::new(phases.get(phase).copied().unwrap_or(0));
             count.encode(family.encode_family(&[("phase", phase.as_str())])?)?;
         }
-        let leading = ConstGauge::new(i64::from(self.leading.load(Ordering::Relaxed)));
+        let leading = ConstGauge::new(i64::from(leading));
         leading.encode(encoder.encode_descriptor(LEADER.name, LEADER.help, None, LEADER.kind)?)?;
         let oldest = ConstGauge::new(overdue);
         oldest.encode(encoder.encode_descriptor(OLDEST.name, OLDEST.help, None, OLDEST.kind)?)

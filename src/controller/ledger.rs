@@ -5,6 +5,7 @@
 //! except the seats of bindings that were accepted a moment ago and whose status is still to come.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
@@ -13,9 +14,10 @@ use kube::runtime::watcher::Event;
 use super::backoff::Backoff;
 use super::decide::{GRACE, is_issued, latest_end};
 use super::limit::{self, Guest};
-use super::record::Record;
+use super::record::{Record, Remembered};
 use crate::api::binding::{KymaBinding, MIN_EXPIRATION_SECONDS};
 use crate::api::conditions::Kind;
+use crate::api::uid::Uid;
 
 /// How long a write may be under way: an API server ends a request after a minute by itself
 /// (`--request-timeout`).
@@ -48,10 +50,10 @@ pub enum Rights {
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// Its name.
-    pub name: String,
+    pub name: Box<str>,
     /// The instance it is for.
-    pub instance: String,
-    predecessor: Option<String>,
+    pub instance: Arc<str>,
+    predecessor: Option<Box<str>>,
     created: Timestamp,
     seat: Option<Seat>,
     /// Whether something of it may exist in a managed cluster or as a Secret. False only for
@@ -67,7 +69,7 @@ pub struct Entry {
     /// Whether a sweep missed something of its access, which is to be looked at.
     pub doubted: bool,
     /// Where its access was made, if it was.
-    pub record: Option<Record>,
+    pub record: Option<Remembered>,
     /// Whether its rights were taken ahead of the rest.
     pub rights: Rights,
     /// The rules of its role, as the last sweep found them.
@@ -79,7 +81,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn guest<'a>(&'a self, uid: &'a str, ends: Seat) -> Guest<'a> {
+    fn guest<'a>(&'a self, uid: &'a Uid, ends: Seat) -> Guest<'a> {
         Guest { name: &self.name, predecessor: self.predecessor.as_deref(), age: (self.created, uid), ends }
     }
 }
@@ -119,10 +121,10 @@ pub struct Stray {
 /// The memory of all bindings.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
-    entries: HashMap<String, Entry>,
-    by_instance: HashMap<String, HashSet<String>>,
+    entries: HashMap<Uid, Entry>,
+    by_instance: HashMap<Arc<str>, HashSet<Uid>>,
     /// UIDs of the list that is being received, if one is.
-    listing: Option<HashSet<String>>,
+    listing: Option<HashSet<Uid>>,
     listed: bool,
     /// Since when the list is whole; not while one is being received.
     whole_since: Option<Timestamp>,
@@ -151,18 +153,17 @@ impl Ledger {
                 self.whole_since = None;
             }
             Event::InitApply(binding) => {
-                let uid = binding.uid().unwrap_or_default();
+                let uid = uid_of(binding);
                 let undecided =
                     !binding.is(Kind::Accepted) && !binding.is(Kind::Stalled) && !binding.is_deleting();
                 // In later lists, what is new to us was never anybody else's to decide.
                 let unclaimed = undecided && !self.listed && !self.entries.contains_key(&uid);
-                self.record(&uid, binding, true);
+                let entry = self.record(&uid, binding, true);
                 if unclaimed {
-                    let until = now.checked_add(LONGEST_WRITE).ok();
-                    self.update(&uid, |entry| entry.unclaimed = until);
+                    entry.unclaimed = now.checked_add(LONGEST_WRITE).ok();
                 }
                 // A control plane restored from a backup counts its versions from before.
-                self.update(&uid, |entry| entry.written = 0);
+                entry.written = 0;
                 if let Some(listing) = &mut self.listing {
                     listing.insert(uid);
                 }
@@ -182,25 +183,21 @@ impl Ledger {
             Event::Apply(binding) => {
                 // Born under our eyes: whatever is made of it, we shall have made.
                 let history_unknown = !self.listed;
-                let uid = binding.uid().unwrap_or_default();
-                self.record(&uid, binding, history_unknown);
-                self.update(&uid, |entry| entry.unclaimed = None);
+                self.record(&uid_of(binding), binding, history_unknown).unclaimed = None;
             }
             Event::Delete(binding) => {
-                let stray = self.drop_entry(&binding.uid().unwrap_or_default());
+                let stray = self.drop_entry(&uid_of(binding));
                 let stray = stray.filter(|(_, entry)| entry.touched && !entry.released);
                 // Where nobody takes them, the sweep finds what is not kept here.
                 if let Some((uid, entry)) = stray.filter(|_| self.strays.len() < MAX_STRAYS) {
+                    let record = entry.record.and_then(|record| record.get());
+                    let recorded = record.as_ref().map(|record| record.cluster_id.clone());
                     self.strays.push(Stray {
-                        name: entry.name,
-                        uid,
-                        instance: entry.instance,
-                        cluster_id: entry
-                            .record
-                            .as_ref()
-                            .map(|record| record.cluster_id.clone())
-                            .or_else(|| binding.status.as_ref()?.cluster_id.clone()),
-                        record: entry.record,
+                        name: entry.name.into(),
+                        uid: uid.to_string(),
+                        instance: entry.instance.as_ref().to_owned(),
+                        cluster_id: recorded.or_else(|| binding.status.as_ref()?.cluster_id.clone()),
+                        record,
                         issued: is_issued(binding),
                         // A token that was made again for a short rest lives the shortest time there is.
                         ends: latest_end(binding).and_then(|ends| {
@@ -229,12 +226,16 @@ impl Ledger {
         std::mem::take(&mut self.strays)
     }
 
-    fn record(&mut self, uid: &str, binding: &KymaBinding, touched: bool) {
-        if !self.entries.contains_key(uid) {
-            let entry = Entry {
-                name: binding.name_any(),
-                instance: binding.spec.instance_id.clone(),
-                predecessor: binding.spec.predecessor_binding_id.clone(),
+    fn record(&mut self, uid: &Uid, binding: &KymaBinding, touched: bool) -> &mut Entry {
+        let entry = self.entries.entry(uid.clone()).or_insert_with(|| {
+            let instance = binding.spec.instance_id.as_str();
+            let known = self.by_instance.get_key_value(instance).map(|(instance, _)| instance.clone());
+            let instance = known.unwrap_or_else(|| instance.into());
+            self.by_instance.entry(instance.clone()).or_default().insert(uid.clone());
+            Entry {
+                name: binding.name_any().into(),
+                instance,
+                predecessor: binding.spec.predecessor_binding_id.as_deref().map(Box::from),
                 created: binding.created_at().unwrap_or_default(),
                 seat: None,
                 touched,
@@ -247,22 +248,19 @@ impl Ledger {
                 rules: Rules::AsMade,
                 refusals: 0,
                 backoff: Backoff::default(),
-            };
-            self.by_instance.entry(entry.instance.clone()).or_default().insert(uid.to_owned());
-            self.entries.insert(uid.to_owned(), entry);
-        }
-        if let Some(entry) = self.entries.get_mut(uid) {
-            // The pin is written by whoever has reached the cluster: a process before, or beside us.
-            entry.touched |= binding.status.as_ref().is_some_and(|s| s.cluster_id.is_some());
-            if binding.is(Kind::Stalled) {
-                entry.seat = None;
-            } else if binding.is(Kind::Accepted) {
-                entry.seat = Some(binding.expires_at().or_else(|| latest_issue(binding)));
             }
+        });
+        // The pin is written by whoever has reached the cluster: a process before, or beside us.
+        entry.touched |= binding.status.as_ref().is_some_and(|s| s.cluster_id.is_some());
+        if binding.is(Kind::Stalled) {
+            entry.seat = None;
+        } else if binding.is(Kind::Accepted) {
+            entry.seat = Some(binding.expires_at().or_else(|| latest_issue(binding)));
         }
+        entry
     }
 
-    fn drop_entry(&mut self, uid: &str) -> Option<(String, Entry)> {
+    fn drop_entry(&mut self, uid: &Uid) -> Option<(Uid, Entry)> {
         let (uid, entry) = self.entries.remove_entry(uid)?;
         if let Some(uids) = self.by_instance.get_mut(&entry.instance) {
             uids.remove(&uid);
@@ -282,12 +280,12 @@ impl Ledger {
     /// What is remembered of a binding; nothing of one that is gone.
     #[must_use]
     pub fn entry(&self, uid: &str) -> Option<&Entry> {
-        self.entries.get(uid)
+        self.entries.get(&uid.into())
     }
 
     /// Changes what is remembered of a binding, if it still exists.
     pub fn update(&mut self, uid: &str, change: impl FnOnce(&mut Entry)) {
-        if let Some(entry) = self.entries.get_mut(uid) {
+        if let Some(entry) = self.entries.get_mut(&uid.into()) {
             change(entry);
         }
     }
@@ -296,7 +294,7 @@ impl Ledger {
     #[must_use]
     pub fn names_of(&self, instance: &str) -> Vec<String> {
         let uids = self.by_instance.get(instance).into_iter().flatten();
-        uids.filter_map(|uid| Some(self.entries.get(uid)?.name.clone())).collect()
+        uids.filter_map(|uid| Some(self.entries.get(uid)?.name.clone().into())).collect()
     }
 
     /// Forgets the failures of all bindings of an instance: what they failed for is over.
@@ -312,7 +310,8 @@ impl Ledger {
     /// keeps it. Decision and seat are one step under one lock, so two can't take the last place.
     /// Nothing is decided while an acceptance that we don't know of may be under way.
     pub fn admit(&mut self, uid: &str, max: usize, now: Timestamp) -> Admission {
-        let Some(entry) = self.entries.get(uid) else { return Admission::Full };
+        let wishing = Uid::from(uid);
+        let Some(entry) = self.entries.get(&wishing) else { return Admission::Full };
         if entry.seat.is_some() {
             return Admission::Seated;
         }
@@ -326,7 +325,7 @@ impl Ledger {
             return Admission::Wait;
         }
         let seated = all.iter().filter_map(|(uid, other)| Some(other.guest(uid, other.seat?)));
-        if !limit::admits(&seated.collect::<Vec<_>>(), entry.guest(uid, None), max, now) {
+        if !limit::admits(&seated.collect::<Vec<_>>(), entry.guest(&wishing, None), max, now) {
             return Admission::Full;
         }
         self.update(uid, |entry| entry.seat = Some(None));
@@ -351,7 +350,7 @@ impl Ledger {
     /// compare as numbers (KEP-5504).
     #[must_use]
     pub fn is_echo(&self, uid: &str, binding: &KymaBinding) -> bool {
-        self.entries.get(uid).is_some_and(|entry| version(binding) < entry.written)
+        self.entry(uid).is_some_and(|entry| version(binding) < entry.written)
     }
 }
 
@@ -360,6 +359,10 @@ impl Ledger {
 fn latest_issue(binding: &KymaBinding) -> Option<Timestamp> {
     let asked = SignedDuration::from_secs(binding.spec.expiration_seconds);
     binding.created_at()?.checked_add(asked + GRACE).ok()
+}
+
+fn uid_of(binding: &KymaBinding) -> Uid {
+    binding.metadata.uid.as_deref().unwrap_or_default().into()
 }
 
 fn version(binding: &KymaBinding) -> u64 {

@@ -7,6 +7,8 @@ use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 
+use crate::api::uid::Uid;
+
 /// An accepted binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Guest<'a> {
@@ -15,7 +17,7 @@ pub struct Guest<'a> {
     /// Name of the binding that it shall replace.
     pub predecessor: Option<&'a str>,
     /// When it was created, and its UID: an order that all processes see alike.
-    pub age: (Timestamp, &'a str),
+    pub age: (Timestamp, &'a Uid),
     /// When it ends; `None` until its token says it.
     pub ends: Option<Timestamp>,
 }
@@ -69,7 +71,7 @@ mod tests {
     }
 
     fn guest<'a>(name: &'a str, predecessor: Option<&'a str>, born: i64) -> Guest<'a> {
-        Guest { name, predecessor, age: (at(born), name), ends: None }
+        Guest { name, predecessor, age: (at(born), Box::leak(Box::new(name.into()))), ends: None }
     }
 
     fn taken(guests: &[Guest<'_>]) -> usize {

@@ -11,6 +11,7 @@ pub mod health;
 pub mod leader;
 pub mod ledger;
 pub mod limit;
+mod look;
 mod mend;
 pub mod plane;
 mod queue;
@@ -23,23 +24,20 @@ pub mod strays;
 pub mod sweep;
 pub mod sweeper;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use futures::stream::{self, Stream};
-use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::core::PartialObjectMeta;
-use kube::runtime::WatchStreamExt as _;
+use futures::{StreamExt as _, stream};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::events::{Recorder, Reporter};
-use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::Event;
 use kube::{Api, Client, ResourceExt as _};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 use tracing::field::Empty;
@@ -47,20 +45,22 @@ use tracing::field::Empty;
 use crate::api::binding::KymaBinding;
 use crate::api::names::{MANAGED_BY, MANAGED_BY_VALUE, TRACEPARENT, TRACESTATE};
 use crate::clock;
+use crate::following::follow;
 use crate::instances::Instances;
 use crate::managed::connect::Deadlines;
 use crate::managed::{Clients, ControlPlane};
-use crate::own_writes::End;
+use crate::mirror::{Change, Follower, Mirror};
+
 use crate::telemetry::admin::Check;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces;
-use crate::telemetry::watch::{again, heard};
 use context::{Context, Settings};
 use health::Health;
 use leader::Fence;
 use ledger::Ledger;
+use look::{Found, Plan};
 use plane::Plane;
-use queue::Action;
+use queue::{Action, Turn};
 use reconcile::Error;
 use secrets::Secrets;
 
@@ -81,7 +81,7 @@ pub enum ControllerError {
     /// The control plane can't be asked.
     #[error("the control plane does not answer")]
     NoAnswer,
-    /// A watch ended, which it never should.
+    /// A part of it ended, which it never should.
     #[error("the controller's stream of events ended")]
     Ended,
 }
@@ -94,19 +94,16 @@ pub struct BindingController {
     instances: Arc<Instances>,
     changes: mpsc::Receiver<String>,
     secrets: Arc<Secrets>,
-    store: Store<KymaBinding>,
-    writer: reflector::store::Writer<KymaBinding>,
+    mirror: Arc<Mirror>,
     ledger: Arc<Mutex<Ledger>>,
     leading: Arc<AtomicBool>,
-    broker: End,
 }
 
 impl BindingController {
-    /// Sets up; nothing is read or written before [`Self::run`]. `broker` is the way to one in this process.
+    /// Sets up; nothing is read or written before [`Self::run`].
     #[must_use]
-    pub fn new(client: Client, settings: Settings, metrics: Arc<Metrics>, broker: End) -> Self {
+    pub fn new(client: Client, settings: Settings, metrics: Arc<Metrics>, mirror: Arc<Mirror>) -> Self {
         let (instances, changes) = Instances::new();
-        let (store, writer) = reflector::store();
         Self {
             client,
             settings,
@@ -114,18 +111,10 @@ impl BindingController {
             instances: Arc::new(instances),
             changes,
             secrets: Arc::default(),
-            store,
-            writer,
+            mirror,
             ledger: Arc::default(),
             leading: Arc::default(),
-            broker,
         }
-    }
-
-    /// The bindings as the controller's watch has them.
-    #[must_use]
-    pub fn store(&self) -> Store<KymaBinding> {
-        self.store.clone()
     }
 
     /// What readiness depends on, by name. Whoever stands by has nothing to wait for.
@@ -156,12 +145,11 @@ impl BindingController {
     /// # Errors
     /// When the control plane can't be identified, or a stream ends.
     pub async fn run(self, fence: Fence) -> Result<(), ControllerError> {
-        let Self { client, settings, metrics, instances, changes, secrets, store, writer, .. } = self;
-        let Self { ledger, leading, broker, .. } = self;
+        let Self { client, settings, metrics, instances, changes, secrets, mirror, ledger, leading } = self;
         leading.store(true, Ordering::Relaxed);
         let control_plane = identify(&client, &settings.namespace).await?;
-        let bindings: Api<KymaBinding> = Api::namespaced(client.clone(), &settings.namespace);
-        let secret_events = of_secrets(client.clone(), &settings.namespace);
+        let ours = format!("{MANAGED_BY}={MANAGED_BY_VALUE}");
+        let secret_events = follow("binding Secrets", client.clone(), &settings.namespace, Some(&ours));
         let reporter = Reporter { controller: MANAGED_BY_VALUE.into(), instance: None };
         let (look, looks) = mpsc::channel(MAX_LOOKS);
         let lost = look.clone();
@@ -171,8 +159,8 @@ impl BindingController {
             disarming: watch::Sender::new(0),
             control_plane,
             look,
-            plane: Plane::new(client.clone(), &settings.namespace, fence, broker.tell, broker.secrets),
-            store: store.clone(),
+            plane: Plane::new(client.clone(), &settings.namespace, fence, mirror.clone()),
+            mirror: mirror.clone(),
             ledger: ledger.clone(),
             secrets: secrets.clone(),
             instances: instances.clone(),
@@ -189,35 +177,23 @@ impl BindingController {
             metrics: metrics.clone(),
             settings,
         });
-        // The ledger takes in every event before the store shows it to a reconcile.
-        let remember = ledger.clone();
         let stray = Arc::new(Notify::new());
-        let found_stray = stray.clone();
-        let listed = store.clone();
-        let events = watcher(bindings, watcher::Config::default()).backoff(again());
-        let events = broker
-            .listen
-            .beside(events)
-            .modify(|binding| binding.managed_fields_mut().clear())
-            .inspect_ok(move |event| {
-                if remember.lock().observe(event, clock::now()) {
-                    found_stray.notify_one();
-                }
-            })
-            .reflect(writer);
-        let touched =
-            heard("KymaBindings", events).flat_map(move |event| stream::iter(touched(event, &listed)));
-        let namespace = context.settings.namespace.clone();
-        let seen = move |name: &str| store.get(&ObjectRef::new(name).within(&namespace));
+        let (touch, touched) = mpsc::unbounded_channel();
+        mirror.follow(Arc::new(Following { ledger: ledger.clone(), stray: stray.clone(), touch }));
+        let touched = UnboundedReceiverStream::new(touched);
+        let listed = ledger.clone();
+        // Until then the mirror may show what was there before this process led.
+        let seen = move |name: &str| mirror.get(name).filter(|_| listed.lock().is_listed());
         let issued = seen.clone();
         // What is being removed loses its Secret as it should.
         let touched_by_loss = ReceiverStream::new(looks)
-            .filter(move |name| std::future::ready(issued(name).is_some_and(|b| is_kept(&b))));
+            .filter(move |name| std::future::ready(issued(name).is_some_and(|b| is_kept(&b))))
+            .map(Arc::from);
         let swept = Arc::new(sweeper::Changes::default());
         let to_sweep = swept.clone();
         let touched_by_instance = ReceiverStream::new(changes).flat_map(move |instance| {
             to_sweep.tell(&instance);
-            stream::iter(ledger.lock().names_of(&instance))
+            stream::iter(ledger.lock().names_of(&instance)).map(Arc::from)
         });
         // Each part is a task, so that an event of one doesn't wake all.
         let mut parts = JoinSet::new();
@@ -239,7 +215,7 @@ impl BindingController {
             let names = stream::select(stream::select(touched, touched_by_instance), touched_by_loss);
             // No bound on concurrency: a slow cluster must not keep the others waiting. Calls under
             // way are bounded where they are made: to the control plane, and to each cluster.
-            let round = |name: &str| Some(guarded(seen(name)?, ctx.clone(), metrics.clone()));
+            let round = |name: &str| Some(turn(seen(name)?, ctx.clone(), metrics.clone()));
             queue::run(names, round).await;
         });
         let (ctx, known) = (context.clone(), instances.clone());
@@ -251,19 +227,67 @@ impl BindingController {
     }
 }
 
-/// What happens to the Secrets of bindings, without their data.
-fn of_secrets(
-    client: Client,
-    namespace: &str,
-) -> impl Stream<Item = Event<PartialObjectMeta<Secret>>> + use<> {
-    let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(client, namespace);
-    let ours = watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGED_BY_VALUE}"));
-    heard("binding Secrets", watcher(secrets, ours).backoff(again()))
+/// What the controller hears of each binding.
+struct Following {
+    ledger: Arc<Mutex<Ledger>>,
+    stray: Arc<Notify>,
+    /// Names to look at. The queue takes them faster than anything brings them.
+    touch: mpsc::UnboundedSender<Arc<str>>,
 }
 
-/// Runs a round and counts it.
-async fn guarded(binding: Arc<KymaBinding>, ctx: Arc<Context>, metrics: Arc<Metrics>) -> Action {
+impl Following {
+    fn touch(&self, name: Arc<str>) {
+        // Nobody listens any more only while the process ends.
+        let _ = self.touch.send(name);
+    }
+}
+
+impl Follower for Following {
+    /// The ledger takes in every event before the mirror shows it to a reconcile.
+    fn comes(&self, event: &Event<KymaBinding>) {
+        if self.ledger.lock().observe(event, clock::now()) {
+            self.stray.notify_one();
+        }
+    }
+
+    fn shown(&self, change: &Change<'_>) {
+        match change {
+            Change::Changed(name) => self.touch((*name).into()),
+            Change::Gone(..) => {}
+            Change::Listed { now, .. } => now.names().for_each(|name| self.touch(name.clone())),
+        }
+    }
+}
+
+/// Has a look at a binding, and takes the step that is found.
+fn turn(
+    binding: Arc<KymaBinding>,
+    ctx: Arc<Context>,
+    metrics: Arc<Metrics>,
+) -> Turn<impl Future<Output = Action>> {
     let began = Instant::now();
+    let looked = catch_unwind(AssertUnwindSafe(|| look::look(&binding, &ctx)));
+    match looked.unwrap_or(Err(Error::Panicked)) {
+        Ok(Found::Rest(action)) => {
+            metrics.reconciled(true, began.elapsed());
+            Turn::Done(action)
+        }
+        Ok(Found::Act(plan)) => Turn::Goes(guarded(plan, binding, ctx, metrics, began)),
+        Err(error) => {
+            metrics.reconciled(false, began.elapsed());
+            Turn::Done(reconcile::after_error(&binding, &error, &ctx))
+        }
+    }
+}
+
+/// Takes a step and counts it.
+async fn guarded(
+    plan: Box<Plan>,
+    binding: Arc<KymaBinding>,
+    ctx: Arc<Context>,
+    metrics: Arc<Metrics>,
+    began: Instant,
+) -> Action {
     let _under_way = metrics.reconcile();
     // It goes on in the trace of the request that made the binding.
     let span = tracing::info_span!(
@@ -274,7 +298,7 @@ async fn guarded(binding: Arc<KymaBinding>, ctx: Arc<Context>, metrics: Arc<Metr
     );
     let said = |key: &str| binding.annotations().get(key).map(String::as_str);
     traces::follow(&span, said(TRACEPARENT), said(TRACESTATE));
-    let round = reconcile::reconcile(binding.clone(), ctx.clone()).instrument(span.clone());
+    let round = reconcile::act(*plan, binding.clone(), ctx.clone()).instrument(span.clone());
     let result = caught(round).await;
     if result.is_err() {
         span.record("otel.status_code", "ERROR");
@@ -288,16 +312,6 @@ async fn caught(
     round: impl Future<Output = Result<Action, Error>> + Send + 'static,
 ) -> Result<Action, Error> {
     AbortOnDropHandle::new(tokio::spawn(round)).await.unwrap_or(Err(Error::Panicked))
-}
-
-/// Names of the bindings to look at after an event. Those of a list are looked at when it is complete: the
-/// store shows none of them before, and an object that it doesn't show is passed over.
-fn touched(event: Event<KymaBinding>, store: &Store<KymaBinding>) -> Vec<String> {
-    match event {
-        Event::Apply(binding) => vec![binding.name_any()],
-        Event::InitDone => store.state().iter().map(|binding| binding.name_any()).collect(),
-        Event::Init | Event::InitApply(_) | Event::Delete(_) => Vec::new(),
-    }
 }
 
 /// Whether a binding was issued and shall stay so.

@@ -15,7 +15,7 @@ use super::leader::Fence;
 use crate::api::binding::{KymaBinding, KymaBindingStatus};
 use crate::api::names::{DECIDED_BY, FINALIZER};
 use crate::failpoint;
-use crate::own_writes::{self, Teller};
+use crate::mirror::Mirror;
 
 /// Longest wait for one answer of the control plane.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -56,29 +56,21 @@ pub struct Plane {
     secrets: Api<Secret>,
     calls: Semaphore,
     fence: Fence,
-    broker: Teller,
-    stored: Arc<own_writes::Secrets>,
+    mirror: Arc<Mirror>,
     /// A name that no other process has.
     me: String,
 }
 
 impl Plane {
-    /// Writes in `namespace`, as long as the fence holds. A broker in this process is told what it waits for.
+    /// Writes in `namespace`, as long as the fence holds. The mirror is told of what others wait for.
     #[must_use]
-    pub fn new(
-        client: Client,
-        namespace: &str,
-        fence: Fence,
-        broker: Teller,
-        stored: Arc<own_writes::Secrets>,
-    ) -> Self {
+    pub fn new(client: Client, namespace: &str, fence: Fence, mirror: Arc<Mirror>) -> Self {
         Self {
             bindings: Api::namespaced(client.clone(), namespace),
             secrets: Api::namespaced(client, namespace),
             calls: Semaphore::new(MAX_CALLS),
             fence,
-            broker,
-            stored,
+            mirror,
             me: format!("{:016x}", rand::random::<u64>()),
         }
     }
@@ -95,10 +87,10 @@ impl Plane {
         let mut object = binding.clone();
         object.status = Some(status);
         let name = binding.name_any();
-        let (begun, params) = (self.broker.begin(), PostParams::default());
+        let (begun, params) = (self.mirror.writing(), PostParams::default());
         let write = self.bindings.replace_status(&name, &params, &object);
         let written = self.call("write the status", write).await?;
-        self.broker.is(begun, &written);
+        self.mirror.is(begun, &written);
         Ok(written)
     }
 
@@ -132,12 +124,12 @@ impl Plane {
     pub async fn remove_finalizer(&self, binding: &KymaBinding) -> Result<(), PlaneError> {
         let finalizers: Vec<_> =
             binding.finalizers().iter().map(String::as_str).filter(|f| *f != FINALIZER).collect();
-        let begun = self.broker.begin();
+        let begun = self.mirror.writing();
         match self.set_finalizers("remove the finalizer", binding, &finalizers).await {
             Ok(left) => {
                 // The last finalizer of what is being deleted takes the object with it.
                 if left.is_deleting() && left.finalizers().is_empty() {
-                    self.broker.is_gone(begun, left);
+                    self.mirror.is_gone(begun, left);
                 }
                 Ok(())
             }
@@ -188,7 +180,7 @@ impl Plane {
     pub async fn create_secret(&self, secret: &Secret) -> Result<(), PlaneError> {
         let stored =
             self.call("create the Secret", self.secrets.create(&PostParams::default(), secret)).await?;
-        self.stored.stored(stored);
+        self.mirror.secrets().stored(stored);
         Ok(())
     }
 

@@ -33,8 +33,17 @@ impl Action {
     }
 }
 
-enum Turn {
-    /// It has it, and may have come again meanwhile.
+/// What a turn is.
+pub enum Turn<F> {
+    /// Nothing had to be waited for.
+    Done(Action),
+    /// It takes its time.
+    Goes(F),
+}
+
+/// How a name stands.
+enum Stand {
+    /// It has its turn, and may have come again meanwhile.
     Now { again: bool },
     /// At that time.
     Later(Key),
@@ -47,12 +56,13 @@ enum Cause {
     Done(Arc<str>, Action),
 }
 
-/// Gives turns until the names end. `round` is `None` for what isn't there; its end says when the next turn is.
+/// Gives turns until the names end. `round` begins one, and is `None` for what isn't there; its end says when the next
+/// is.
 pub async fn run<F: Future<Output = Action>>(
-    names: impl Stream<Item = String>,
-    round: impl Fn(&str) -> Option<F>,
+    names: impl Stream<Item = Arc<str>>,
+    round: impl Fn(&str) -> Option<Turn<F>>,
 ) {
-    let mut turns = HashMap::<Arc<str>, Turn>::new();
+    let mut turns = HashMap::<Arc<str>, Stand>::new();
     let mut later = DelayQueue::<Arc<str>>::new();
     let mut rounds = FuturesUnordered::new();
     pin_mut!(names);
@@ -61,42 +71,53 @@ pub async fn run<F: Future<Output = Action>>(
             Some((name, action)) = rounds.next() => Cause::Done(name, action),
             Some(due) = later.next() => Cause::Due(due.into_inner()),
             name = names.next() => match name {
-                Some(name) => Cause::Comes(name.into()),
+                Some(name) => Cause::Comes(name),
                 None => return,
             },
         };
         let name = match cause {
             Cause::Due(name) => name,
             Cause::Comes(name) => match turns.get_mut(&name) {
-                Some(Turn::Now { again }) => {
+                Some(Stand::Now { again }) => {
                     *again = true;
                     continue;
                 }
-                Some(Turn::Later(key)) => {
+                Some(Stand::Later(key)) => {
                     later.remove(key);
                     name
                 }
                 None => name,
             },
-            Cause::Done(name, Action(after)) => match (turns.get(&name), after) {
-                (Some(Turn::Now { again: true }), _) => name,
-                (_, Some(after)) => {
-                    let key = later.insert(name.clone(), after.min(LONGEST));
-                    turns.insert(name, Turn::Later(key));
+            Cause::Done(name, action) => {
+                if !matches!(turns.get(&name), Some(Stand::Now { again: true })) {
+                    rest(&mut turns, &mut later, name, action);
                     continue;
                 }
-                (_, None) => {
-                    turns.remove(&name);
-                    continue;
-                }
-            },
+                name
+            }
         };
-        if let Some(work) = round(&name) {
-            turns.insert(name.clone(), Turn::Now { again: false });
-            rounds.push(work.map(move |action| (name, action)));
-        } else {
-            turns.remove(&name);
+        match round(&name) {
+            Some(Turn::Goes(work)) => {
+                turns.insert(name.clone(), Stand::Now { again: false });
+                rounds.push(work.map(move |action| (name, action)));
+            }
+            Some(Turn::Done(action)) => rest(&mut turns, &mut later, name, action),
+            None => rest(&mut turns, &mut later, name, Action::await_change()),
         }
+    }
+}
+
+fn rest(
+    turns: &mut HashMap<Arc<str>, Stand>,
+    later: &mut DelayQueue<Arc<str>>,
+    name: Arc<str>,
+    Action(after): Action,
+) {
+    if let Some(after) = after {
+        let key = later.insert(name.clone(), after.min(LONGEST));
+        turns.insert(name, Stand::Later(key));
+    } else {
+        turns.remove(&name);
     }
 }
 
@@ -111,7 +132,7 @@ mod tests {
 
     /// Names that come, the turns they had so far with their times in seconds, and what lets a turn end.
     struct World {
-        names: mpsc::UnboundedSender<String>,
+        names: mpsc::UnboundedSender<Arc<str>>,
         had: Arc<Mutex<Vec<(String, u64)>>>,
         ends: Arc<Semaphore>,
     }
@@ -124,18 +145,22 @@ mod tests {
         let began = Instant::now();
         tokio::spawn(run(UnboundedReceiverStream::new(come), move |name: &str| {
             let (turns, ending, next, name) = (turns.clone(), ending.clone(), next.clone(), name.to_owned());
-            (!name.starts_with("no")).then_some(async move {
+            if name.starts_with("at once") {
+                turns.lock().push((name.clone(), began.elapsed().as_secs()));
+                return Some(Turn::Done(next(&name)));
+            }
+            (!name.starts_with("no")).then_some(Turn::Goes(async move {
                 turns.lock().push((name.clone(), began.elapsed().as_secs()));
                 ending.acquire().await.unwrap().forget();
                 next(&name)
-            })
+            }))
         }));
         World { names, had, ends }
     }
 
     impl World {
         async fn comes(&self, name: &str) {
-            self.names.send(name.to_owned()).unwrap();
+            self.names.send(name.into()).unwrap();
             self.passes(0).await;
         }
 
@@ -177,6 +202,18 @@ mod tests {
         assert_eq!(world.had(), []);
         world.comes("a").await;
         assert_eq!(world.had(), [at(1000, "a")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_done_at_once_is_due_as_well() {
+        let world = world(|_| Action::requeue(Duration::from_secs(100)));
+        world.comes("at once").await;
+        world.comes("at once").await;
+        assert_eq!(world.had(), [at(0, "at once"), at(0, "at once")]);
+        world.passes(99).await;
+        assert_eq!(world.had(), []);
+        world.passes(1).await;
+        assert_eq!(world.had(), [at(100, "at once")]);
     }
 
     #[tokio::test(start_paused = true)]

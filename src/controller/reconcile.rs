@@ -1,4 +1,4 @@
-//! One round for one binding: gather the facts, decide, act, write the status.
+//! One round for one binding: act as was decided, write the status.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,9 +8,10 @@ use kube::ResourceExt as _;
 
 use super::apply::{self, Made, Revoked, Terms};
 use super::context::{Context, reason};
-use super::decide::{self, Facts, GiveUp, Removal, Step};
+use super::decide::{self, GiveUp, Removal, Step};
 use super::events::Told;
 use super::ledger::Admission;
+use super::look::Plan;
 use super::plane::PlaneError;
 use super::queue::Action;
 use super::status::{self, Outcome, Pin};
@@ -18,7 +19,6 @@ use crate::api::binding::KymaBinding;
 use crate::api::conditions::Reason;
 use crate::api::names::NameError;
 use crate::clock;
-use crate::instances::ABSENCE;
 use crate::instances::state::{State, Target};
 use crate::managed::{Failure, Owner};
 
@@ -54,57 +54,12 @@ pub(super) struct Round<'a> {
     pub(super) again: Option<Timestamp>,
 }
 
-/// Brings one binding a step further.
+/// Takes the step that was found, and says when to look again.
 ///
 /// # Errors
 /// When the control plane fails; a failing managed cluster is a condition, not an error.
-pub async fn reconcile(binding: Arc<KymaBinding>, ctx: Arc<Context>) -> Result<Action, Error> {
-    let began = Instant::now();
-    let owner = ctx.owner(&binding)?;
-    let now = clock::now();
-    let instance = ctx.instances.state(&binding.spec.instance_id);
-    let with = decide::circumstances(&binding, &instance);
-    let secret = ctx.secrets.get(&owner.binding.object_name(), &owner.uid);
-    let (touched, doubted, unrevoked, record) = {
-        let mut ledger = ctx.ledger.lock();
-        ledger.update(&owner.uid, |entry| {
-            // What a process before us has written down. What we have seen ourselves goes before it.
-            entry.record = entry.record.take().or_else(|| secret.as_ref()?.record.clone());
-        });
-        // The watch will bring what we wrote, or has just brought the deletion.
-        let Some(entry) = ledger.entry(&owner.uid) else { return Ok(Action::await_change()) };
-        if ledger.is_echo(&owner.uid, &binding) {
-            return Ok(Action::await_change());
-        }
-        (entry.touched, entry.doubted, entry.refusals > 0, entry.record.clone())
-    };
-    let absent_since = ctx.instances.absent_since(&binding.spec.instance_id);
-    let facts = Facts {
-        binding: &binding,
-        instance: &instance,
-        secret_created: secret.and_then(|s| s.created),
-        doubted,
-        touched,
-        made_on: record.as_ref().map(|record| record.runtime_id.as_str()),
-        unrevoked,
-        absent_since,
-        bindable: &ctx.settings.bindable_plans,
-        lifetimes: ctx.settings.lifetimes,
-        now,
-    };
-    let step = decide::decide(&facts);
-    let ends = decide::end(&facts);
-    // A try that has just failed is not made again so soon; the end of the binding waits for none.
-    if matches!(step, Step::Make(_) | Step::Remove(_) | Step::Reject(..) | Step::Repair(_) | Step::Renew(_))
-        && let Some(wait) =
-            ctx.ledger.lock().entry(&owner.uid).and_then(|entry| entry.backoff.remaining(&with, now))
-    {
-        return Ok(Action::requeue(until_end(&binding, wait, ends)));
-    }
-    let again = match instance {
-        State::Unknown => ends.into_iter().chain([absent_since + ABSENCE]).filter(|t| *t > now).min(),
-        _ => ends,
-    };
+pub async fn act(plan: Plan, binding: Arc<KymaBinding>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let Plan { step, owner, began, now, with, ends, again, instance, record } = plan;
     let round = Round { ctx: &ctx, binding: &binding, owner, began, now, with, ends, again };
     match step {
         Step::Rest(until) => Ok(rest(until)),
@@ -356,7 +311,7 @@ impl Round<'_> {
 }
 
 /// A wait that is no longer than the binding lives: its end waits for nothing.
-fn until_end(binding: &KymaBinding, wait: Duration, ends: Option<Timestamp>) -> Duration {
+pub(super) fn until_end(binding: &KymaBinding, wait: Duration, ends: Option<Timestamp>) -> Duration {
     if binding.is_deleting() {
         return wait;
     }

@@ -2,12 +2,14 @@
 //! is output, which whoever may edit it can forge, and marks in a managed cluster can be taken off there.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::api::names::ACCESS;
 use crate::managed::Uids;
+use crate::packed::{pack, unpack};
 
 /// What was made, where, and for how long.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +41,36 @@ impl Record {
     }
 }
 
+/// A record as it is remembered: of each binding there is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered(Arc<[u8]>);
+
+/// What all of them say.
+static ALIKE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let uids = Uids::all_named("");
+    let typical = Record {
+        runtime_id: String::new(),
+        cluster_id: String::new(),
+        expires_at: Timestamp::UNIX_EPOCH,
+        uids,
+    };
+    serde_json::to_vec(&typical).unwrap_or_default()
+});
+
+impl Remembered {
+    /// Remembers a record.
+    #[must_use]
+    pub fn of(record: &Record) -> Option<Self> {
+        pack(record, &ALIKE).map(|packed| Self(packed.into()))
+    }
+
+    /// The record.
+    #[must_use]
+    pub fn get(&self) -> Option<Record> {
+        unpack(&self.0, &ALIKE)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +84,7 @@ mod tests {
             uids: Uids::default(),
         };
         let mut written = record.annotations().unwrap();
+        assert_eq!(Remembered::of(&record).and_then(|remembered| remembered.get()).as_ref(), Some(&record));
         assert_eq!(Record::read(&written), Some(record));
         for odd in ["", "null", "[]", r#"{"runtimeId": 1}"#, &"x".repeat(200_000)] {
             written.insert(ACCESS.into(), odd.to_owned());

@@ -11,25 +11,26 @@ use kube::runtime::watcher::Event;
 use parking_lot::RwLock;
 use tokio::sync::{SetOnce, mpsc};
 
-use super::record::Record;
+use super::record::{Record, Remembered};
 use crate::api::names::{BINDING_UID, BindingId};
+use crate::api::uid::Uid;
 
 /// What is known of one Secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     /// Its UID.
-    pub uid: String,
+    pub uid: Uid,
     /// UID of the binding that it is marked with.
-    pub binding_uid: String,
+    pub binding_uid: Uid,
     /// When it was created: a binding's life is counted from there.
     pub created: Option<Timestamp>,
     /// Where its access was made.
-    pub record: Option<Record>,
+    pub record: Option<Remembered>,
 }
 
 #[derive(Default)]
 struct Index {
-    seen: HashMap<String, Seen>,
+    seen: HashMap<Box<str>, Seen>,
     listing: HashSet<String>,
 }
 
@@ -45,7 +46,7 @@ impl Secrets {
     #[must_use]
     pub fn get(&self, name: &str, binding_uid: &str) -> Option<Seen> {
         let index = self.index.read();
-        index.seen.get(name).filter(|seen| seen.binding_uid == binding_uid).cloned()
+        index.seen.get(name).filter(|seen| seen.binding_uid == binding_uid.into()).cloned()
     }
 
     /// Whether a whole list was seen.
@@ -85,13 +86,15 @@ impl Secrets {
             }
             Event::InitDone => {
                 let listing = std::mem::take(&mut index.listing);
-                gone.extend(index.seen.extract_if(|name, _| !listing.contains(name)).map(|(name, _)| name));
+                gone.extend(
+                    index.seen.extract_if(|name, _| !listing.contains(&**name)).map(|(name, _)| name),
+                );
                 // Every list after the first finds it set.
                 let _ = self.synced.set(());
             }
             Event::Apply(secret) => index.put(&secret),
             Event::Delete(secret) => {
-                gone.extend(index.seen.remove_entry(&secret.name_any()).map(|(name, _)| name));
+                gone.extend(index.seen.remove_entry(&*secret.name_any()).map(|(name, _)| name));
             }
         }
         gone.iter().filter_map(|name| Some(BindingId::of_object(name)?.as_str().to_owned())).collect()
@@ -101,11 +104,11 @@ impl Secrets {
 impl Index {
     fn put(&mut self, secret: &PartialObjectMeta<Secret>) {
         let seen = Seen {
-            uid: secret.uid().unwrap_or_default(),
-            binding_uid: secret.labels().get(BINDING_UID).cloned().unwrap_or_default(),
+            uid: secret.metadata.uid.as_deref().unwrap_or_default().into(),
+            binding_uid: secret.labels().get(BINDING_UID).map_or("", String::as_str).into(),
             created: secret.creation_timestamp().map(|t| t.0),
-            record: Record::read(secret.annotations()),
+            record: Record::read(secret.annotations()).as_ref().and_then(Remembered::of),
         };
-        self.seen.insert(secret.name_any(), seen);
+        self.seen.insert(secret.name_any().into(), seen);
     }
 }

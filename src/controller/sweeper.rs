@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use kube::runtime::reflector::ObjectRef;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -196,9 +195,7 @@ fn issued(ctx: &Context, instance: &str, cluster: &Cluster) -> Vec<Owner> {
         let pinned = ctx.pin(binding).is_some_and(|pin| pin == cluster.id);
         is_issued(binding) && !binding.is_deleting() && !binding.is(Kind::Stalled) && pinned
     };
-    let known = names
-        .iter()
-        .filter_map(|name| ctx.store.get(&ObjectRef::new(name).within(&ctx.settings.namespace)).filter(here));
+    let known = names.iter().filter_map(|name| ctx.mirror.get(name).filter(here));
     known.filter_map(|binding| ctx.owner(&binding).ok()).collect()
 }
 
@@ -236,7 +233,7 @@ async fn look_after(
 fn orphans<'a>(ctx: &Context, found: &'a [Marked]) -> Result<Vec<&'a Marked>, Refusal> {
     let ledger = ctx.ledger.lock();
     let lives = |marked: &Marked| {
-        ledger.entry(&marked.binding_uid).is_some_and(|entry| entry.name == marked.binding.as_str())
+        ledger.entry(&marked.binding_uid).is_some_and(|entry| *entry.name == *marked.binding.as_str())
     };
     sweep::judge(found, ledger.knowledge(), lives, times(ctx))
 }

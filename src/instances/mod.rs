@@ -25,6 +25,7 @@ use state::{RuntimeFacts, SecretFacts, State};
 use table::Table;
 
 use crate::clock;
+use crate::following::follow;
 use crate::telemetry::watch::{again, heard};
 
 /// How often a control plane without the Runtime CRD is asked for it.
@@ -141,9 +142,7 @@ impl Instances {
 
     /// Watches for ever. Lost connections are taken up again with backoff.
     pub async fn run(&self, client: Client, namespace: &str) {
-        let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), namespace);
-        let labelled = watcher::Config::default().labels(INSTANCE_ID);
-        let secrets = heard("kubeconfig Secrets", watcher(secrets, labelled).backoff(again()));
+        let secrets = follow("kubeconfig Secrets", client.clone(), namespace, Some(INSTANCE_ID));
         futures::join!(self.follow_secrets(secrets), self.follow_runtimes(client, namespace));
     }
 

@@ -29,6 +29,15 @@ pub struct Uids {
     pub(super) cluster_role_binding: Option<String>,
 }
 
+impl Uids {
+    /// All of one name.
+    #[must_use]
+    pub fn all_named(uid: &str) -> Self {
+        let uid = Some(uid.to_owned());
+        Self { service_account: uid.clone(), cluster_role: uid.clone(), cluster_role_binding: uid }
+    }
+}
+
 /// What is to be removed.
 #[derive(Debug, Default)]
 pub struct Left {

@@ -1,0 +1,105 @@
+//! A look at one binding: gather the facts, decide. Most looks find nothing to do, so nothing here waits for anybody.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::context::Context;
+use super::decide::{self, Facts, Step};
+use super::queue::Action;
+use super::reconcile::{Error, rest, until_end};
+use super::record::Record;
+use super::status::{self, Outcome};
+use crate::api::binding::KymaBinding;
+use crate::clock;
+use crate::instances::ABSENCE;
+use crate::instances::state::State;
+use crate::managed::Owner;
+
+/// What a look finds.
+pub enum Found {
+    /// Nothing to do, and when to look again.
+    Rest(Action),
+    /// Something to do.
+    Act(Box<Plan>),
+}
+
+/// What is to be done, and what was known when that was decided.
+pub struct Plan {
+    pub(super) step: Step,
+    pub(super) owner: Owner,
+    pub(super) began: Instant,
+    pub(super) now: Timestamp,
+    /// See [`decide::circumstances`].
+    pub(super) with: String,
+    /// When the binding's time is up.
+    pub(super) ends: Option<Timestamp>,
+    /// When to look again though nothing has happened.
+    pub(super) again: Option<Timestamp>,
+    pub(super) instance: State,
+    pub(super) record: Option<Record>,
+}
+
+/// Looks at a binding.
+///
+/// # Errors
+/// When its name can't name other objects.
+pub fn look(binding: &Arc<KymaBinding>, ctx: &Context) -> Result<Found, Error> {
+    let began = Instant::now();
+    let owner = ctx.owner(binding)?;
+    let now = clock::now();
+    let instance = ctx.instances.state(&binding.spec.instance_id);
+    let with = decide::circumstances(binding, &instance);
+    let secret = ctx.secrets.get(&owner.binding.object_name(), &owner.uid);
+    let (touched, doubted, unrevoked, record) = {
+        let mut ledger = ctx.ledger.lock();
+        ledger.update(&owner.uid, |entry| {
+            // What a process before us has written down. What we have seen ourselves goes before it.
+            entry.record = entry.record.take().or_else(|| secret.as_ref()?.record.clone());
+        });
+        // The watch will bring what we wrote, or has just brought the deletion.
+        let Some(entry) = ledger.entry(&owner.uid) else { return Ok(Found::Rest(Action::await_change())) };
+        if ledger.is_echo(&owner.uid, binding) {
+            return Ok(Found::Rest(Action::await_change()));
+        }
+        (entry.touched, entry.doubted, entry.refusals > 0, entry.record.clone())
+    };
+    let record = record.and_then(|record| record.get());
+    let absent_since = ctx.instances.absent_since(&binding.spec.instance_id);
+    let facts = Facts {
+        binding,
+        instance: &instance,
+        secret_created: secret.and_then(|s| s.created),
+        doubted,
+        touched,
+        made_on: record.as_ref().map(|record| record.runtime_id.as_str()),
+        unrevoked,
+        absent_since,
+        bindable: &ctx.settings.bindable_plans,
+        lifetimes: ctx.settings.lifetimes,
+        now,
+    };
+    let step = decide::decide(&facts);
+    let ends = decide::end(&facts);
+    // A try that has just failed is not made again so soon; the end of the binding waits for none.
+    if matches!(step, Step::Make(_) | Step::Remove(_) | Step::Reject(..) | Step::Repair(_) | Step::Renew(_))
+        && let Some(wait) =
+            ctx.ledger.lock().entry(&owner.uid).and_then(|entry| entry.backoff.remaining(&with, now))
+    {
+        return Ok(Found::Rest(Action::requeue(until_end(binding, wait, ends))));
+    }
+    let again = match instance {
+        State::Unknown => ends.into_iter().chain([absent_since + ABSENCE]).filter(|t| *t > now).min(),
+        _ => ends,
+    };
+    if let Step::Rest(until) = step {
+        return Ok(Found::Rest(rest(until)));
+    }
+    let keeps = matches!(step, Step::Keep);
+    if keeps && status::desired(binding, &Outcome::StillIssued(record.clone()), now).is_none() {
+        ctx.ledger.lock().update(&owner.uid, |entry| entry.backoff.succeed());
+        return Ok(Found::Rest(rest(again)));
+    }
+    Ok(Found::Act(Box::new(Plan { step, owner, began, now, with, ends, again, instance, record })))
+}
