@@ -1,15 +1,15 @@
 //! Credentials that must be found nowhere, and the search for any 16 characters of one.
 //!
-//! Whatever hands a credential to a test has this process learn it, and each operator's log, which is at `trace`
-//! level, is searched for all of them when the operator has ended: a whole run of tests is a search.
+//! Whatever hands a credential to a test has this process learn it. What each operator logs, which is at `trace` level,
+//! sends to a collector and answers to probes, and what it was started with, is searched for all of them: a whole run
+//! of tests is a search.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 /// How many characters of a credential are already too many.
 pub const PIECE: usize = 16;
@@ -110,12 +110,18 @@ pub fn key_in(kubeconfig: &str) -> Option<String> {
 
 /// What this process has learnt, if it searches at all.
 static LEARNT: OnceLock<RwLock<Credentials>> = OnceLock::new();
-/// Texts and bytes that were searched.
-static SEARCHED: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+/// How many texts of each kind were searched, and their bytes.
+static SEARCHED: Mutex<BTreeMap<String, (usize, usize)>> = Mutex::new(BTreeMap::new());
 
 /// From now on this process learns credentials and searches for them: tests do, measurements don't.
 pub fn begin() {
     LEARNT.get_or_init(RwLock::default);
+}
+
+/// Whether it does.
+#[must_use]
+pub fn searching() -> bool {
+    LEARNT.get().is_some()
 }
 
 /// From now on that is found nowhere, or a test fails.
@@ -136,24 +142,50 @@ pub fn learn_kubeconfig(what: &str, kubeconfig: &str) {
     }
 }
 
-/// Searches what an operator has said for all that this process has learnt.
+/// How many texts of each kind were searched so far, and their bytes.
+#[must_use]
+pub fn searched() -> BTreeMap<String, (usize, usize)> {
+    SEARCHED.lock().clone()
+}
+
+/// Searches what an operator has said for all that this process has learnt, and tells how far the whole search is.
 ///
 /// # Panics
 /// When any piece of a credential is in it: the test that made it say so fails. Its name is told, not the piece.
-pub fn search(place: &str, text: &str) {
-    let Some(learnt) = LEARNT.get() else { return };
-    let (number, found) = {
-        let learnt = learnt.read();
-        let found = learnt.found(text.as_bytes()).into_iter().map(str::to_owned).collect::<Vec<_>>();
-        (learnt.number(), found)
-    };
-    let [texts, bytes] = [(&SEARCHED[0], 1), (&SEARCHED[1], text.len())]
-        .map(|(counted, more)| counted.fetch_add(more, Ordering::Relaxed) + more);
+pub fn search(kind: &str, text: &str) {
+    search_all(kind, &[text]);
+}
+
+/// The same for some texts of a kind.
+///
+/// # Panics
+/// As [`search`].
+pub fn search_all<T: AsRef<[u8]>>(kind: &str, texts: &[T]) {
+    judge(kind, &look(kind, texts));
+}
+
+/// What is found in texts of a kind, which are counted.
+pub(crate) fn look<T: AsRef<[u8]>>(kind: &str, texts: &[T]) -> BTreeSet<String> {
+    let Some(learnt) = LEARNT.get() else { return BTreeSet::new() };
+    let bytes: usize = texts.iter().map(|text| text.as_ref().len()).sum();
+    let mut searched = SEARCHED.lock();
+    let count = searched.entry(kind.to_owned()).or_default();
+    *count = (count.0 + texts.len(), count.1 + bytes);
+    drop(searched);
+    let learnt = learnt.read();
+    texts.iter().flat_map(|text| learnt.found(text.as_ref())).map(str::to_owned).collect()
+}
+
+/// Has a test fail by what was found.
+pub(crate) fn judge(kind: &str, found: &BTreeSet<String>) {
+    let Some(number) = LEARNT.get().map(|learnt| learnt.read().number()) else { return };
+    let (kinds, texts, bytes) =
+        searched().values().fold((0, 0, 0), |sum, more| (sum.0 + 1, sum.1 + more.0, sum.2 + more.1));
     println!(
-        "{place} was searched for {number} credentials, so far {texts} texts of {bytes} bytes: {found:?}"
+        "{kind}: searched for {number} credentials, found {found:?}; so far {texts} texts of {kinds} kinds, {bytes} bytes"
     );
     // While a test fails already, it is not hidden by this.
-    assert!(found.is_empty() || std::thread::panicking(), "in {place}: {found:?}");
+    assert!(found.is_empty() || std::thread::panicking(), "in {kind}: {found:?}");
 }
 
 #[cfg(test)]

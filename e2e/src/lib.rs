@@ -11,6 +11,7 @@ pub mod binaries;
 pub mod canary;
 pub mod chaos;
 pub mod cluster;
+pub mod collector;
 mod eventually;
 pub mod fake;
 pub mod foreign;

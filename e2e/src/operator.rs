@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
+use crate::collector::Collected;
 use crate::level::Level;
 use crate::osb::Osb;
 use crate::stage::SOON;
@@ -84,6 +85,12 @@ impl Operator {
             addresses(log.get(before..).unwrap_or_default()).map(Ok).ok_or_else(|| process.log_tail(5))
         })
         .await??;
+        for what in ["cmdline", "environ"] {
+            // One that has ended meanwhile has neither.
+            if let Ok(text) = std::fs::read(format!("/proc/{}/{what}", process.pid())) {
+                canary::search_all(&format!("the operator's {what}"), &[text]);
+            }
+        }
         Ok(Self { process, admin, listen })
     }
 
@@ -134,8 +141,25 @@ impl Operator {
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
             command.env_remove(name).env_remove(name.to_lowercase());
         }
+        let mut spans = None;
+        if canary::searching() {
+            // It is not obeyed: what libraries log can be a token.
+            command.env("RUST_LOG", "trace");
+            if !envs.iter().any(|(name, _)| name.starts_with("OTEL_")) {
+                let collected = Collected::begin()?;
+                command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collected.endpoint());
+                // Most operators of tests are killed at their end, and what they haven't sent by then is lost.
+                command.env("OTEL_BSP_SCHEDULE_DELAY", "500");
+                spans = Some(collected);
+            }
+        }
         command.envs(envs.iter().copied());
-        Ok(ManagedProcess::spawn("operator", &command, dir)?.at_its_end(canary::search))
+        let process = ManagedProcess::spawn("operator", &command, dir)?;
+        Ok(process.at_its_end(move |place, log| {
+            // They are searched when they go: after the log, whatever is in that.
+            let _spans = spans;
+            canary::search(place, log);
+        }))
     }
 
     /// Waits until it is ready.

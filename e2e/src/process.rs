@@ -110,6 +110,18 @@ impl fmt::Display for Exit {
     }
 }
 
+/// What looks at a log, and is told whose it is.
+type Look = dyn FnOnce(&str, &str) + Send + Sync;
+
+/// What is done when a process has ended.
+struct AtItsEnd(Box<Look>);
+
+impl fmt::Debug for AtItsEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AtItsEnd")
+    }
+}
+
 /// A running program; dropping it kills it and waits until it is gone. Processes that the
 /// program itself starts are its own business.
 #[derive(Debug)]
@@ -120,7 +132,7 @@ pub struct ManagedProcess {
     control: Mutex<Option<ChildStdin>>,
     exit: watch::Receiver<Option<Exit>>,
     waiter: Option<JoinHandle<()>>,
-    at_its_end: Option<fn(&str, &str)>,
+    at_its_end: Option<AtItsEnd>,
     // Last field: the directory may go only after the process.
     _dir: Arc<WorkDir>,
 }
@@ -170,10 +182,10 @@ impl ManagedProcess {
 
     /// Has this look at its log, named with the first argument, when it is dropped and has ended.
     #[must_use]
-    pub fn at_its_end(self, look: fn(&str, &str)) -> Self {
+    pub fn at_its_end(self, look: impl FnOnce(&str, &str) + Send + Sync + 'static) -> Self {
         // Not `..self`: whatever is dropped can't be taken apart.
         let mut process = self;
-        process.at_its_end = Some(look);
+        process.at_its_end = Some(AtItsEnd(Box::new(look)));
         process
     }
 
@@ -271,7 +283,7 @@ impl Drop for ManagedProcess {
         if let Some(waiter) = self.waiter.take() {
             let _ = waiter.join();
         }
-        if let Some(look) = self.at_its_end {
+        if let Some(AtItsEnd(look)) = self.at_its_end.take() {
             look(&format!("the log of {}", self.name), &self.log());
         }
     }

@@ -1,10 +1,12 @@
 //! No credential, nor any 16 characters of one, in whatever a whole run writes down or answers, at `trace` level.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use e2e::canary::{Credentials, PIECE, key_in, token_in};
+use e2e::canary::{Credentials, PIECE, key_in, searched, token_in};
+use e2e::collector::Collected;
 use e2e::issuer::Issuer;
 use e2e::osb::Answer;
 use e2e::pki::Pki;
@@ -24,7 +26,6 @@ use crate::auth::htpasswd;
 use crate::jwt::claims;
 use crate::mounted::Mounted;
 use crate::tls::files;
-use crate::traces::Sink;
 use crate::world::{program, stage, world};
 
 /// Pieces of a secret text that would be found if any part of it were printed.
@@ -90,7 +91,7 @@ struct Run {
     instance: String,
     search: Search,
     pki: Pki,
-    sink: Sink,
+    collected: Collected,
     envs: [(&'static str, String); 3],
     args: Vec<String>,
     dir: Arc<WorkDir>,
@@ -126,10 +127,10 @@ impl Run {
         ];
         let args = flags.iter().flat_map(|(flag, value)| [(*flag).to_owned(), value.clone()]);
         let args = stage.args().map(str::to_owned).into_iter().chain(args).collect();
-        let (sink, endpoint) = Sink::start().await;
+        let collected = Collected::begin().unwrap();
         let envs = [
             ("RUST_LOG", "trace".to_owned()),
-            ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", collected.endpoint().to_owned()),
             ("OTEL_BSP_SCHEDULE_DELAY", "100".to_owned()),
         ];
         let mut search = Search::default();
@@ -142,7 +143,7 @@ impl Run {
             search.secrets.add_key(what, &key_in(&cluster.admin_kubeconfig()).unwrap());
         }
         let dir = Arc::new(WorkDir::new("canary").unwrap());
-        Self { stage, instance, search, pki, sink, envs, args, dir, _files: mounted }
+        Self { stage, instance, search, pki, collected, envs, args, dir, _files: mounted }
     }
 
     async fn start(&mut self) -> Operator {
@@ -316,13 +317,13 @@ async fn no_credential_is_found_in_a_whole_run() {
     for line in log.lines() {
         run.search.place("a line of the log", line);
     }
-    let sent = run.sink.bodies();
+    let sent = run.collected.bodies();
     assert!(!sent.is_empty());
     for body in sent {
         run.search.place("a batch of spans", String::from_utf8_lossy(&body));
     }
     let Search { places, secrets } = &run.search;
-    let kinds: std::collections::BTreeSet<_> = places.iter().map(|(place, _)| place).collect();
+    let kinds: BTreeSet<_> = places.iter().map(|(place, _)| place).collect();
     let hits = run.search.hits();
     println!(
         "canary run: {} places of {} kinds searched for {} pieces of {} credentials; hits: {}",
@@ -337,6 +338,19 @@ async fn no_credential_is_found_in_a_whole_run() {
     }
     assert!(hits.is_empty(), "{hits:?}");
     planted(&mut run, &again).await;
+    drop((operator, run));
+    everywhere();
+}
+
+/// All tests search, each where it ends; so far, and where this one has looked for itself.
+fn everywhere() {
+    let searched = searched();
+    println!("texts and bytes that were searched so far: {searched:?}");
+    for kind in
+        ["the log of operator", "the operator's cmdline", "the operator's environ", "/metrics", "spans"]
+    {
+        assert!(searched.get(kind).is_some_and(|(texts, _)| *texts > 0), "{kind}: none was searched");
+    }
 }
 
 /// What somebody has put there is found, so nothing was there before.

@@ -3,15 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::routing::post;
+use e2e::collector::Collected;
 use e2e::osb::answer;
 use e2e::stage::SOON;
 use e2e::{Exit, Operator, WorkDir, eventually};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
-use parking_lot::Mutex;
 use prost::Message as _;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -23,42 +20,18 @@ use crate::world::{program, stage, world};
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
 
-/// What a collector of traces is sent.
-#[derive(Clone, Default)]
-pub struct Sink(Arc<Mutex<Vec<Bytes>>>);
-
-impl Sink {
-    /// Starts one, and says where.
-    pub async fn start() -> (Self, String) {
-        let sink = Self::default();
-        let taken = sink.clone();
-        let take = async move |body: Bytes| taken.0.lock().push(body);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let router = Router::new().route("/v1/traces", post(take));
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        (sink, url)
-    }
-
-    /// What was sent, as it was.
-    pub fn bodies(&self) -> Vec<Bytes> {
-        self.0.lock().clone()
-    }
-
-    /// Names of services with the spans that they sent.
-    fn spans(&self) -> Vec<(String, Span)> {
-        let bodies = self.0.lock().clone();
-        let sent =
-            bodies.into_iter().flat_map(|b| ExportTraceServiceRequest::decode(b).unwrap().resource_spans);
-        sent.flat_map(|of_one| {
-            let attributes = of_one.resource.unwrap().attributes;
-            let service = attributes.into_iter().find(|a| a.key == "service.name").unwrap().value;
-            let service = format!("{:?}", service.unwrap().value.unwrap());
-            let spans = of_one.scope_spans.into_iter().flat_map(|scope| scope.spans);
-            spans.map(|span| (service.clone(), span)).collect::<Vec<_>>()
-        })
-        .collect()
-    }
+/// Names of services with the spans that they sent.
+fn spans(collected: &Collected) -> Vec<(String, Span)> {
+    let bodies = collected.bodies().into_iter();
+    let sent = bodies.flat_map(|b| ExportTraceServiceRequest::decode(b).unwrap().resource_spans);
+    sent.flat_map(|of_one| {
+        let attributes = of_one.resource.unwrap().attributes;
+        let service = attributes.into_iter().find(|a| a.key == "service.name").unwrap().value;
+        let service = format!("{:?}", service.unwrap().value.unwrap());
+        let spans = of_one.scope_spans.into_iter().flat_map(|scope| scope.spans);
+        spans.map(|span| (service.clone(), span)).collect::<Vec<_>>()
+    })
+    .collect()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -75,9 +48,9 @@ fn access_line(log: &str, method: &str) -> Value {
 #[tokio::test]
 async fn a_request_and_its_reconcile_are_one_trace() {
     let (stage, instance) = stage("traces").await;
-    let (sink, endpoint) = Sink::start().await;
+    let collected = Collected::begin().unwrap();
     let envs = [
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collected.endpoint()),
         ("OTEL_BSP_SCHEDULE_DELAY", "100"),
         ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=test"),
     ];
@@ -113,19 +86,19 @@ async fn a_request_and_its_reconcile_are_one_trace() {
     assert_eq!(carried.get(3..35), Some(TRACE));
     assert_eq!(annotations["bindings.kyma-project.io/tracestate"], "vendor=x");
 
-    let spans = eventually("both spans of the trace", SOON, async || {
-        let all = sink.spans();
+    let both = eventually("both spans of the trace", SOON, async || {
+        let all = spans(&collected);
         let ours: Vec<_> = all.into_iter().filter(|(_, span)| hex(&span.trace_id) == TRACE).collect();
         let names: BTreeSet<_> = ours.iter().map(|(_, span)| span.name.clone()).collect();
         if names.len() == 2 { Ok(ours) } else { Err(format!("{names:?}")) }
     })
     .await
     .unwrap();
-    let (service, server) = spans.iter().find(|(_, span)| span.name.starts_with("PUT ")).unwrap();
+    let (service, server) = both.iter().find(|(_, span)| span.name.starts_with("PUT ")).unwrap();
     assert!(service.contains("kyma-bindings"), "{service}");
     assert_eq!(server.name, "PUT /v2/service_instances/{instance_id}/service_bindings/{binding_id}");
     assert_eq!(hex(&server.parent_span_id), PARENT);
-    let (service, reconcile) = spans.iter().find(|(_, span)| span.name == "reconcile").unwrap();
+    let (service, reconcile) = both.iter().find(|(_, span)| span.name == "reconcile").unwrap();
     assert!(service.contains("the-controller"), "{service}");
     assert_eq!(reconcile.parent_span_id, server.span_id, "the annotation names the broker's span");
 
@@ -151,8 +124,12 @@ async fn a_request_and_its_reconcile_are_one_trace() {
     broker.osb().fetch(&instance, "traces-1").await.unwrap();
     broker.terminate().await.unwrap();
     controller.terminate().await.unwrap();
-    assert!(sink.spans().iter().any(|(_, span)| span.name.starts_with("GET ")), "the last spans are lost");
-    let sent: Vec<_> = sink.bodies().iter().map(|body| String::from_utf8_lossy(body).into_owned()).collect();
+    assert!(
+        spans(&collected).iter().any(|(_, span)| span.name.starts_with("GET ")),
+        "the last spans are lost"
+    );
+    let sent: Vec<_> =
+        collected.bodies().iter().map(|body| String::from_utf8_lossy(body).into_owned()).collect();
     for piece in pieces(made.kubeconfig().unwrap()) {
         assert!(!sent.iter().any(|body| body.contains(piece)), "a piece of a credential was sent");
     }
