@@ -46,6 +46,17 @@ impl Answer {
     pub fn description(&self) -> &str {
         self.body["description"].as_str().unwrap_or_default()
     }
+
+    /// Searches it for credentials, but for the kubeconfig: that was asked for.
+    fn search(&self) {
+        if canary::searching() {
+            let mut body = self.body.clone();
+            if let Some(kubeconfig) = body.pointer_mut("/credentials/kubeconfig") {
+                kubeconfig.take();
+            }
+            canary::search_silently("an answer of the broker", &format!("{:?}\n{body}", self.headers));
+        }
+    }
 }
 
 impl Osb {
@@ -187,8 +198,34 @@ pub async fn answer(request: RequestBuilder) -> Result<Answer> {
     let response = request.timeout(Duration::from_mins(1)).send().await?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let body: Value = response.json().await.with_context(|| format!("the body of a {status} is not JSON"))?;
-    if let Some(kubeconfig) = body["credentials"]["kubeconfig"].as_str() {
+    let answer = Answer { status, headers, body };
+    if let Ok(kubeconfig) = answer.kubeconfig() {
         canary::learn_kubeconfig("a token that was answered", kubeconfig);
     }
-    Ok(Answer { status, headers, body })
+    answer.search();
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    const TOKEN: &str = "YXNrZWQtZm9y.aW4tYS1rdWJlY29uZmln.YW5kLW5vdGhpbmctZWxzZQ";
+
+    #[test]
+    fn an_answer_is_searched_but_for_its_kubeconfig() {
+        canary::begin();
+        canary::learn("a token", TOKEN);
+        let found = |headers: HeaderMap, body: Value| {
+            let answer = Answer { status: 200, headers, body };
+            catch_unwind(AssertUnwindSafe(|| answer.search())).is_err()
+        };
+        let kubeconfig = json!({"credentials": {"kubeconfig": format!("token: {TOKEN}")}});
+        assert!(!found(HeaderMap::new(), kubeconfig));
+        assert!(found(HeaderMap::new(), json!({"description": format!("no {}", &TOKEN[8..24])})));
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, TOKEN.parse().unwrap())]);
+        assert!(found(headers, json!({})));
+    }
 }

@@ -346,9 +346,14 @@ async fn no_credential_is_found_in_a_whole_run() {
 fn everywhere() {
     let searched = searched();
     println!("texts and bytes that were searched so far: {searched:?}");
-    for kind in
-        ["the log of operator", "the operator's cmdline", "the operator's environ", "/metrics", "spans"]
-    {
+    for kind in [
+        "the log of operator",
+        "the operator's cmdline",
+        "the operator's environ",
+        "/metrics",
+        "an answer of the broker",
+        "spans",
+    ] {
         assert!(searched.get(kind).is_some_and(|(texts, _)| *texts > 0), "{kind}: none was searched");
     }
 }
