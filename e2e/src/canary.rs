@@ -1,8 +1,8 @@
 //! Credentials that must be found nowhere, and the search for any 16 characters of one.
 //!
 //! Whatever hands a credential to a test has this process learn it. What each operator logs, which is at `trace` level,
-//! sends to a collector and answers, and what it was started with, is searched for all of them: a whole run
-//! of tests is a search.
+//! sends to a collector and answers, what it was started with, and what each stage has at its end are searched for all
+//! of them: a whole run of tests is a search.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::OnceLock;

@@ -79,6 +79,7 @@ impl Installed {
             "stringData": {"htpasswd": format!("{USER}:{}\n", bcrypt::hash(&password, COST)?)},
         }))?;
         secrets.create(&PostParams::default(), &users).await?;
+        drop(stage);
         Ok(Self { nodes, managed, password, image })
     }
 

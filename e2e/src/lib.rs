@@ -20,6 +20,7 @@ pub mod image;
 pub mod installed;
 pub mod invariants;
 pub mod issuer;
+mod kept;
 mod kubeconfig;
 pub mod level;
 pub mod liar;

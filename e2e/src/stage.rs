@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::cluster::client_from;
-use crate::{Cluster, Operator, canary, eventually};
+use crate::{Cluster, Operator, canary, eventually, kept};
 
 /// How long anything may take that should take a moment.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -27,13 +27,19 @@ pub const SOON: Duration = Duration::from_secs(20);
 /// Namespace of the `ServiceAccount`s in managed clusters.
 pub const MANAGED_NAMESPACE: &str = "kyma-system";
 
-/// Namespaces of one operator in a control plane.
+/// Namespaces of one operator in a control plane; in tests it is searched for credentials when it is dropped.
 pub struct Stage<'a> {
     control: &'a Cluster,
     /// Namespace of the bindings.
     pub namespace: String,
     /// Namespace of what describes the instances.
     pub instance_namespace: String,
+}
+
+impl Drop for Stage<'_> {
+    fn drop(&mut self) {
+        kept::search(self.control, &self.namespace);
+    }
 }
 
 /// Installs the CRD into a control plane and waits until it is served.
