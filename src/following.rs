@@ -2,7 +2,7 @@
 //!
 //! An API server sends what is there one by one, from its cache (KEP-3157): much faster than pages of a list, and neither
 //! side ever holds all of it. kube's own watcher asks for that, too, but takes any age of it, and passes over what ends
-//! meanwhile. Where a server can't do it, its lists in pages are taken.
+//! meanwhile. Where a server can't do it, its list is taken in pages.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -108,8 +108,19 @@ enum State<K> {
     Resume(String),
     /// What happens comes; the version that was seen last.
     Watching(String, Opened<K>),
-    /// By lists, for ever.
-    Paged(BoxStream<'static, watcher::Result<Event<K>>>),
+    /// By a list in pages, and whether that has begun.
+    Paged(BoxStream<'static, watcher::Result<Event<K>>>, bool),
+}
+
+impl<K> State<K> {
+    fn paged(source: &impl Source<Object = K>) -> Self {
+        Self::Paged(source.paged(), false)
+    }
+}
+
+/// Whether it is about one object that can't be read; the others are.
+fn is_of_one(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::SerdeError(_))
 }
 
 type Step<K> = (Option<watcher::Result<Event<K>>>, State<K>);
@@ -131,15 +142,17 @@ async fn step<S: Source>(source: &S, state: State<S::Object>) -> Step<S::Object>
         State::Begin => match source.begin().await {
             Ok(opened) => (Some(Ok(Event::Init)), State::Initial(opened)),
             // Not known there, or not switched on.
-            Err(kube::Error::Api(status)) if matches!(status.code, 400 | 422) => {
-                (None, State::Paged(source.paged()))
-            }
+            Err(kube::Error::Api(status)) if matches!(status.code, 400 | 422) => (None, State::paged(source)),
             Err(error) => (Some(Err(Error::InitialListFailed(error))), State::Begin),
         },
         State::Initial(mut opened) => match next(&mut opened).await {
             Some(Ok(event)) => initial(source, event, opened),
+            Some(Err(error)) if is_of_one(&error) => {
+                (Some(Err(Error::WatchFailed(error))), State::Initial(opened))
+            }
             Some(Err(error)) => (Some(Err(Error::WatchFailed(error))), State::Begin),
-            None => (None, State::Begin),
+            // It was not understood, or can't be had.
+            None => (None, State::paged(source)),
         },
         State::Resume(version) => match source.resume(&version).await {
             Ok(opened) => (None, State::Watching(version, opened)),
@@ -148,10 +161,17 @@ async fn step<S: Source>(source: &S, state: State<S::Object>) -> Step<S::Object>
         },
         State::Watching(version, mut opened) => match next(&mut opened).await {
             Some(Ok(event)) => watching(version, event, opened),
+            Some(Err(error)) if is_of_one(&error) => {
+                (Some(Err(Error::WatchFailed(error))), State::Watching(version, opened))
+            }
             Some(Err(error)) => (Some(Err(Error::WatchFailed(error))), State::Resume(version)),
             None => (None, State::Resume(version)),
         },
-        State::Paged(mut events) => (events.next().await, State::Paged(events)),
+        State::Paged(mut events, begun) => match events.next().await {
+            // It would list anew.
+            Some(Ok(Event::Init)) if begun => (None, State::Begin),
+            event => (event, State::Paged(events, true)),
+        },
     }
 }
 
@@ -165,7 +185,7 @@ fn initial<S: Source>(
             (Some(Ok(Event::InitApply(object))), State::Initial(opened))
         }
         // What was there is gone before all was said: whoever takes in a list knows no such thing.
-        WatchEvent::Deleted(_) => (None, State::Paged(source.paged())),
+        WatchEvent::Deleted(_) => (None, State::paged(source)),
         WatchEvent::Bookmark(bookmark) if bookmark.metadata.annotations.contains_key(END) => {
             (Some(Ok(Event::InitDone)), State::Watching(bookmark.metadata.resource_version, opened))
         }
@@ -221,7 +241,8 @@ mod tests {
             let Some(answer) = answer else { return Ok(stream::pending().boxed()) };
             let sent =
                 answer.map_err(|code| kube::Error::Api(Status::failure("no", "").with_code(code).boxed()))?;
-            let events = sent.into_iter().map(|event| Ok(serde_json::from_value(event).unwrap()));
+            let events =
+                sent.into_iter().map(|event| serde_json::from_value(event).map_err(kube::Error::SerdeError));
             Ok(stream::iter(events.collect::<Vec<_>>()).boxed())
         }
     }
@@ -239,7 +260,7 @@ mod tests {
 
         fn paged(&self) -> BoxStream<'static, watcher::Result<Event<ConfigMap>>> {
             self.asked.lock().push("paged".to_owned());
-            stream::iter([Ok(Event::Init), Ok(Event::InitDone)]).chain(stream::pending()).boxed()
+            stream::iter([Ok(Event::Init), Ok(Event::InitDone), Ok(Event::Init)]).boxed()
         }
     }
 
@@ -296,25 +317,35 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_was_forgotten_or_broke_in_its_beginning_begins_anew() {
-        let half = vec![event("ADDED", "a", "3")];
+        let half = vec![event("ADDED", "a", "3"), error(500)];
         let whole = vec![bookmark("7", true), error(410)];
-        let (heard, asked) = heard_of(vec![Err(503), Ok(half), Ok(vec![error(500)]), Ok(whole)]).await;
-        assert_eq!(heard, ["error", "init", "there a", "init", "error", "init", "done", "error", "init"]);
-        assert_eq!(asked, ["begin"; 5]);
+        let (heard, asked) = heard_of(vec![Err(503), Ok(half), Ok(whole)]).await;
+        assert_eq!(heard, ["error", "init", "there a", "error", "init", "done", "error", "init"]);
+        assert_eq!(asked, ["begin"; 4]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn lists_are_taken_where_it_is_not_known_or_something_ends_in_it() {
+    async fn what_can_not_be_read_is_passed_over() {
+        let odd = json!({"type": "ADDED", "object": {"metadata": {"name": 1}}});
+        let all =
+            vec![odd.clone(), event("ADDED", "a", "3"), bookmark("7", true), odd, event("ADDED", "b", "8")];
+        let (heard, asked) = heard_of(vec![Ok(all)]).await;
+        assert_eq!(heard, ["init", "error", "there a", "done", "error", "is b"]);
+        assert_eq!(asked, ["begin", "8"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_is_taken_where_it_is_not_known_or_something_ends_in_it() {
         for refused in [400, 422] {
             let (heard, asked) = heard_of(vec![Err(refused)]).await;
-            assert_eq!(
-                (heard, asked),
-                (vec!["init".into(), "done".into()], vec!["begin".into(), "paged".into()])
-            );
+            assert_eq!(heard, ["init", "done", "init"]);
+            assert_eq!(asked, ["begin", "paged", "begin"], "the next time it may be known");
         }
-        let ends = vec![event("ADDED", "a", "3"), event("DELETED", "a", "4")];
-        let (heard, asked) = heard_of(vec![Ok(ends)]).await;
-        assert_eq!(heard, ["init", "there a", "init", "done"]);
-        assert_eq!(asked, ["begin", "paged"]);
+        for more in [vec![event("DELETED", "a", "4")], vec![]] {
+            let all = [vec![event("ADDED", "a", "3")], more].concat();
+            let (heard, asked) = heard_of(vec![Ok(all)]).await;
+            assert_eq!(heard, ["init", "there a", "init", "done", "init"]);
+            assert_eq!(asked, ["begin", "paged", "begin"]);
+        }
     }
 }

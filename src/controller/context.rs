@@ -63,7 +63,7 @@ pub struct Context {
     pub control_plane: ControlPlane,
     /// Writes to the control plane.
     pub plane: Plane,
-    /// The bindings as the watch has them.
+    /// The bindings.
     pub mirror: Arc<Mirror>,
     /// What is remembered beside them.
     pub ledger: Arc<Mutex<Ledger>>,

@@ -23,6 +23,7 @@ pub mod status;
 pub mod strays;
 pub mod sweep;
 pub mod sweeper;
+pub mod touched;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -37,7 +38,7 @@ use kube::{Api, Client, ResourceExt as _};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 use tracing::field::Empty;
@@ -63,6 +64,7 @@ use plane::Plane;
 use queue::{Action, Turn};
 use reconcile::Error;
 use secrets::Secrets;
+use touched::Touched;
 
 /// Most bindings that wait to be looked at beside those that have changed.
 const MAX_LOOKS: usize = 1024;
@@ -147,6 +149,8 @@ impl BindingController {
     pub async fn run(self, fence: Fence) -> Result<(), ControllerError> {
         let Self { client, settings, metrics, instances, changes, secrets, mirror, ledger, leading } = self;
         leading.store(true, Ordering::Relaxed);
+        let following = Arc::new(Following::new(ledger.clone()));
+        mirror.follow(following.clone());
         let control_plane = identify(&client, &settings.namespace).await?;
         let ours = format!("{MANAGED_BY}={MANAGED_BY_VALUE}");
         let secret_events = follow("binding Secrets", client.clone(), &settings.namespace, Some(&ours));
@@ -177,22 +181,19 @@ impl BindingController {
             metrics: metrics.clone(),
             settings,
         });
-        let stray = Arc::new(Notify::new());
-        let (touch, touched) = mpsc::unbounded_channel();
-        mirror.follow(Arc::new(Following { ledger: ledger.clone(), stray: stray.clone(), touch }));
-        let touched = UnboundedReceiverStream::new(touched);
-        let listed = ledger.clone();
+        let (touched, follows) = (following.touched.clone(), following.clone());
         // Until then the mirror may show what was there before this process led.
-        let seen = move |name: &str| mirror.get(name).filter(|_| listed.lock().is_listed());
+        let seen =
+            move |name: &str| follows.listed.load(Ordering::Acquire).then(|| mirror.get(name)).flatten();
         let issued = seen.clone();
         // What is being removed loses its Secret as it should.
         let touched_by_loss = ReceiverStream::new(looks)
             .filter(move |name| std::future::ready(issued(name).is_some_and(|b| is_kept(&b))))
             .map(Arc::from);
-        let swept = Arc::new(sweeper::Changes::default());
+        let swept = Arc::<Touched>::default();
         let to_sweep = swept.clone();
         let touched_by_instance = ReceiverStream::new(changes).flat_map(move |instance| {
-            to_sweep.tell(&instance);
+            to_sweep.tell(instance.as_str());
             stream::iter(ledger.lock().names_of(&instance)).map(Arc::from)
         });
         // Each part is a task, so that an event of one doesn't wake all.
@@ -201,7 +202,7 @@ impl BindingController {
         parts.spawn(async move {
             // Before, every instance looks absent.
             known.synced().await;
-            strays::run(ctx, &stray).await;
+            strays::run(ctx, &following.stray).await;
         });
         let (ctx, known) = (context.clone(), instances.clone());
         parts.spawn(async move {
@@ -212,7 +213,8 @@ impl BindingController {
         parts.spawn(async move {
             // What doesn't know all instances and Secrets would take them for gone.
             futures::join!(known.synced(), their.synced());
-            let names = stream::select(stream::select(touched, touched_by_instance), touched_by_loss);
+            let names =
+                stream::select(stream::select(touched.stream(), touched_by_instance), touched_by_loss);
             // No bound on concurrency: a slow cluster must not keep the others waiting. Calls under
             // way are bounded where they are made: to the control plane, and to each cluster.
             let round = |name: &str| Some(turn(seen(name)?, ctx.clone(), metrics.clone()));
@@ -230,15 +232,15 @@ impl BindingController {
 /// What the controller hears of each binding.
 struct Following {
     ledger: Arc<Mutex<Ledger>>,
-    stray: Arc<Notify>,
-    /// Names to look at. The queue takes them faster than anything brings them.
-    touch: mpsc::UnboundedSender<Arc<str>>,
+    /// Whether the mirror shows a list that began when this process led.
+    listed: AtomicBool,
+    touched: Arc<Touched>,
+    stray: Notify,
 }
 
 impl Following {
-    fn touch(&self, name: Arc<str>) {
-        // Nobody listens any more only while the process ends.
-        let _ = self.touch.send(name);
+    fn new(ledger: Arc<Mutex<Ledger>>) -> Self {
+        Self { ledger, listed: AtomicBool::new(false), touched: Arc::default(), stray: Notify::new() }
     }
 }
 
@@ -252,9 +254,12 @@ impl Follower for Following {
 
     fn shown(&self, change: &Change<'_>) {
         match change {
-            Change::Changed(name) => self.touch((*name).into()),
+            Change::Changed(name) => self.touched.tell(*name),
             Change::Gone(..) => {}
-            Change::Listed { now, .. } => now.names().for_each(|name| self.touch(name.clone())),
+            Change::Listed { now, .. } => {
+                self.listed.store(true, Ordering::Release);
+                now.names().for_each(|name| self.touched.tell(name.clone()));
+            }
         }
     }
 }

@@ -25,6 +25,9 @@ use crate::managed::{Failure, Owner};
 /// How soon it is looked again whether the others of an instance are claimed.
 const CLAIMING: Duration = Duration::from_millis(50);
 
+/// Longest pause between tries for a binding whose time is over.
+const ENDED: Duration = Duration::from_secs(1);
+
 /// Why a round ended early. The next one begins where it stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -310,13 +313,14 @@ impl Round<'_> {
     }
 }
 
-/// A wait that is no longer than the binding lives: its end waits for nothing.
+/// A wait that is no longer than the binding lives: its end waits for nothing. What could not be done at its end is
+/// not tried without a pause, though.
 pub(super) fn until_end(binding: &KymaBinding, wait: Duration, ends: Option<Timestamp>) -> Duration {
     if binding.is_deleting() {
         return wait;
     }
     let left = ends.map(|ends| Duration::try_from(ends.duration_since(clock::now())).unwrap_or_default());
-    left.map_or(wait, |left| wait.min(left))
+    left.map_or(wait, |left| wait.min(if left.is_zero() { ENDED } else { left }))
 }
 
 /// Nothing until then. Counted from the moment of the answer, so that a slow round makes nothing late.

@@ -2,13 +2,11 @@
 //! Lists what carries our marks, removes what belongs to no binding any more, and has bindings
 //! looked after that miss something.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::task::AbortOnDropHandle;
@@ -20,6 +18,7 @@ use super::ledger::Rules;
 use super::plane::PlaneError;
 use super::schedule::Schedule;
 use super::sweep::{self, Fuse, Refusal, Times};
+use super::touched::Touched;
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::Kind;
 use crate::clock;
@@ -35,21 +34,6 @@ const PACE: Duration = Duration::from_millis(50);
 /// Longest sweep: its calls have deadlines of their own, but there may be many.
 const LONGEST: Duration = Duration::from_mins(1);
 
-/// Instances that may have changed since the sweeper looked.
-#[derive(Default)]
-pub struct Changes {
-    instances: Mutex<HashSet<String>>,
-    wake: Notify,
-}
-
-impl Changes {
-    /// Takes note of one; never waits.
-    pub fn tell(&self, instance: &str) {
-        self.instances.lock().insert(instance.to_owned());
-        self.wake.notify_one();
-    }
-}
-
 /// Why a sweep did not do its work.
 #[derive(Debug, thiserror::Error)]
 enum Stopped {
@@ -61,8 +45,8 @@ enum Stopped {
     Refused(#[from] Refusal),
 }
 
-/// Sweeps for ever. Instances and bindings must be known when it begins.
-pub async fn run(ctx: Arc<Context>, changes: &Changes) {
+/// Sweeps for ever; told of instances that may have changed. Instances and bindings must be known when it begins.
+pub async fn run(ctx: Arc<Context>, changes: &Touched) {
     let interval = SignedDuration::try_from(ctx.settings.sweep_interval).unwrap_or(SignedDuration::MAX);
     let mut schedule = Schedule::new(interval);
     for instance in ctx.instances.all() {
@@ -73,7 +57,7 @@ pub async fn run(ctx: Arc<Context>, changes: &Changes) {
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sweeps = JoinSet::new();
     loop {
-        for instance in std::mem::take(&mut *changes.instances.lock()) {
+        for instance in changes.take() {
             schedule.changed(&instance, cluster_of(&ctx, &instance), clock::now());
         }
         while sweeps.len() < AT_ONCE {
@@ -86,7 +70,7 @@ pub async fn run(ctx: Arc<Context>, changes: &Changes) {
         }
         let next = if sweeps.len() < AT_ONCE { schedule.next() } else { None };
         tokio::select! {
-            () = changes.wake.notified() => {}
+            () = changes.told() => {}
             Some(done) = sweeps.join_next() => if let Ok((instance, again)) = done {
                 schedule.done(&instance, again);
             },

@@ -24,7 +24,7 @@ use crate::following::follow;
 pub use order::Begun;
 pub use secrets::{Awaited, Secrets};
 
-use order::Order;
+use order::{Order, version};
 use packed::Kept;
 
 /// Hears of each change. It is called between events, and must not take long.
@@ -83,17 +83,29 @@ impl Bindings {
         }
     }
 
-    fn put(&mut self, binding: KymaBinding) {
-        let phase = binding.status.as_ref().and_then(|status| status.phase).unwrap_or(Phase::Pending);
-        let phase = if binding.is_deleting() { Phase::Terminating } else { phase };
-        let (name, expires) = (binding.name_any(), binding.expires_at());
-        let entry = Entry { kept: Kept::keep(binding), phase, expires };
-        match self.0.get_mut(name.as_str()) {
+    /// Whether another binding has that name by now. What this process made is told before the watch has shown the
+    /// end of what was called so before.
+    fn has_newer(&self, binding: &KymaBinding) -> bool {
+        self.get(&binding.name_any())
+            .is_some_and(|known| known.uid() != binding.uid() && version(&known) > version(binding))
+    }
+
+    fn put(&mut self, name: &str, entry: Entry) {
+        match self.0.get_mut(name) {
             Some(known) => *known = entry,
             None => {
                 self.0.insert(name.into(), entry);
             }
         }
+    }
+}
+
+impl Entry {
+    fn of(binding: KymaBinding) -> Self {
+        let phase = binding.status.as_ref().and_then(|status| status.phase).unwrap_or(Phase::Pending);
+        let phase = if binding.is_deleting() { Phase::Terminating } else { phase };
+        let expires = binding.expires_at();
+        Self { kept: Kept::keep(binding), phase, expires }
     }
 }
 
@@ -193,7 +205,10 @@ impl Mirror {
         let tell = |change: Change<'_>| followers.iter().for_each(|follower| follower.shown(&change));
         match event {
             Event::Init => self.index.write().listing = Bindings::default(),
-            Event::InitApply(binding) => self.index.write().listing.put(binding),
+            Event::InitApply(binding) => {
+                let (name, entry) = (binding.name_any(), Entry::of(binding));
+                self.index.write().listing.put(&name, entry);
+            }
             Event::InitDone => {
                 let before = {
                     let mut index = self.index.write();
@@ -207,7 +222,10 @@ impl Mirror {
             }
             Event::Apply(binding) => {
                 let name = binding.name_any();
-                self.index.write().all.put(binding);
+                if !self.index.read().all.has_newer(&binding) {
+                    let entry = Entry::of(binding);
+                    self.index.write().all.put(&name, entry);
+                }
                 tell(Change::Changed(&name));
             }
             Event::Delete(binding) => {
@@ -228,7 +246,10 @@ impl Mirror {
     pub fn is(&self, begun: Option<Begun>, binding: &KymaBinding) {
         let mut watching = self.watching.lock();
         if begun.is_some_and(|begun| watching.order.is(begun, binding)) {
-            self.take(&watching.followers, Event::Apply(binding.clone()));
+            // As a watch reads it: see `pruned`.
+            let mut binding = binding.clone();
+            binding.metadata.managed_fields = None;
+            self.take(&watching.followers, Event::Apply(binding));
         }
     }
 
@@ -265,3 +286,6 @@ impl Mirror {
         &self.secrets
     }
 }
+
+#[cfg(test)]
+mod tests;

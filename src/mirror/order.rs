@@ -57,18 +57,22 @@ impl Order {
                 self.whole = self.lists;
                 true
             }
-            Event::Apply(binding) | Event::Delete(binding) => {
+            Event::Delete(binding) => {
+                self.newest = self.newest.max(version(binding));
+                self.ahead.remove(&binding.uid().unwrap_or_default()) != Some(GONE)
+            }
+            Event::Apply(binding) => {
                 let version = version(binding);
                 self.newest = self.newest.max(version);
                 if self.ahead.is_empty() {
                     return true;
                 }
                 let uid = binding.uid().unwrap_or_default();
-                let told = self.ahead.get(&uid).copied().unwrap_or_default();
-                if version >= told || matches!(event, Event::Delete(_)) {
+                let told = self.ahead.get(&uid).copied();
+                if told.is_some_and(|told| version >= told) {
                     self.ahead.remove(&uid);
                 }
-                version > told
+                told.is_none_or(|told| version > told)
             }
         }
     }
@@ -96,7 +100,7 @@ impl Order {
     }
 }
 
-fn version(binding: &KymaBinding) -> u64 {
+pub(super) fn version(binding: &KymaBinding) -> u64 {
     binding.resource_version().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 

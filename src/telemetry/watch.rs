@@ -56,6 +56,9 @@ fn failure(error: &watcher::Error) -> &'static str {
         watcher::Error::InitialListFailed(_) => "the list was refused or not answered",
         watcher::Error::WatchStartFailed(_) => "the watch was refused or not answered",
         watcher::Error::WatchError(_) => "the server ended the watch with an error",
+        watcher::Error::WatchFailed(kube::Error::SerdeError(_)) => {
+            "an object can't be read, and is passed over until it changes"
+        }
         watcher::Error::WatchFailed(_) => "the connection broke",
         watcher::Error::NoResourceVersion => "the list has no resource version",
     }

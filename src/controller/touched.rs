@@ -1,0 +1,67 @@
+//! Names of what may have changed, each once however often it did, until somebody looks.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt as _, stream};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// What may have changed. It never holds more names than there are.
+#[derive(Default)]
+pub struct Touched {
+    names: Mutex<HashSet<Arc<str>>>,
+    wake: Notify,
+}
+
+impl Touched {
+    /// Takes note of one; never waits.
+    pub fn tell(&self, name: impl Into<Arc<str>>) {
+        self.names.lock().insert(name.into());
+        self.wake.notify_one();
+    }
+
+    /// Hands over all so far.
+    pub fn take(&self) -> HashSet<Arc<str>> {
+        std::mem::take(&mut *self.names.lock())
+    }
+
+    /// Waits until there are some, perhaps taken by now.
+    pub async fn told(&self) {
+        self.wake.notified().await;
+    }
+
+    /// All, as they come.
+    pub fn stream(self: Arc<Self>) -> impl Stream<Item = Arc<str>> {
+        let batches = stream::unfold(self, async |touched| {
+            loop {
+                let names = touched.take();
+                if !names.is_empty() {
+                    return Some((stream::iter(names), touched));
+                }
+                touched.told().await;
+            }
+        });
+        batches.flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn each_comes_once_and_again_when_it_is_told_again() {
+        let touched = Arc::<Touched>::default();
+        for name in ["a", "b", "a"] {
+            touched.tell(name);
+        }
+        let mut stream = Box::pin(touched.clone().stream());
+        let mut two = [stream.next().await.unwrap(), stream.next().await.unwrap()];
+        two.sort();
+        assert_eq!(two.each_ref().map(|name| &**name), ["a", "b"]);
+        touched.tell("a");
+        assert_eq!(stream.next().await.as_deref(), Some("a"));
+        assert!(futures::poll!(stream.next()).is_pending());
+    }
+}
