@@ -44,7 +44,7 @@ impl Round<'_> {
             let until = Instant::now() + FIRST;
             let disarming = Disarming::begin(&self.ctx.disarming);
             if let Ok(Ok(true)) = tokio::time::timeout_at(until, self.disarm(target)).await {
-                self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.rights = Rights::Taken);
+                self.ctx.ledger.lock().update(&self.known.owner.uid, |entry| entry.rights = Rights::Taken);
             }
             drop(disarming);
             let mut all = self.ctx.disarming.subscribe();
@@ -56,12 +56,15 @@ impl Round<'_> {
 
     /// Removes the role binding where all is known that is needed for it; false elsewhere.
     async fn disarm(&self, target: &Target) -> Result<bool, Failure> {
-        let record = self.ctx.record(&self.owner.uid).filter(|made| made.runtime_id == target.runtime_id);
+        let record =
+            self.ctx.record(&self.known.owner.uid).filter(|made| made.runtime_id == target.runtime_id);
         let (Some(record), Some(kubeconfig)) = (record, &target.kubeconfig) else { return Ok(false) };
         let cluster = self.ctx.clients.get(kubeconfig).await?;
         if record.cluster_id != cluster.id {
             return Ok(false);
         }
-        Bound::new(&cluster, &self.owner, &self.ctx.settings.managed_namespace).disarm(&record.uids).await
+        Bound::new(&cluster, &self.known.owner, &self.ctx.settings.managed_namespace)
+            .disarm(&record.uids)
+            .await
     }
 }

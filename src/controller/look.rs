@@ -1,21 +1,23 @@
 //! A look at one binding: gather the facts, decide. Most looks find nothing to do, so nothing here waits for anybody.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
 use super::context::Context;
 use super::decide::{self, Facts, Step};
 use super::queue::Action;
-use super::reconcile::{Error, rest, until_end};
 use super::record::Record;
 use super::status::{self, Outcome};
 use crate::api::binding::KymaBinding;
+use crate::api::names::NameError;
 use crate::clock;
 use crate::instances::ABSENCE;
 use crate::instances::state::State;
 use crate::managed::Owner;
+
+/// Longest pause between tries for a binding whose time is over.
+const ENDED: Duration = Duration::from_secs(1);
 
 /// What a look finds.
 pub enum Found {
@@ -25,9 +27,16 @@ pub enum Found {
     Act(Box<Plan>),
 }
 
-/// What is to be done, and what was known when that was decided.
+/// What is to be done.
 pub struct Plan {
     pub(super) step: Step,
+    pub(super) known: Known,
+    pub(super) instance: State,
+    pub(super) record: Option<Record>,
+}
+
+/// What was known when that was decided.
+pub(super) struct Known {
     pub(super) owner: Owner,
     pub(super) began: Instant,
     pub(super) now: Timestamp,
@@ -37,15 +46,13 @@ pub struct Plan {
     pub(super) ends: Option<Timestamp>,
     /// When to look again though nothing has happened.
     pub(super) again: Option<Timestamp>,
-    pub(super) instance: State,
-    pub(super) record: Option<Record>,
 }
 
 /// Looks at a binding.
 ///
 /// # Errors
 /// When its name can't name other objects.
-pub fn look(binding: &Arc<KymaBinding>, ctx: &Context) -> Result<Found, Error> {
+pub fn look(binding: &KymaBinding, ctx: &Context) -> Result<Found, NameError> {
     let began = Instant::now();
     let owner = ctx.owner(binding)?;
     let now = clock::now();
@@ -101,5 +108,22 @@ pub fn look(binding: &Arc<KymaBinding>, ctx: &Context) -> Result<Found, Error> {
         ctx.ledger.lock().update(&owner.uid, |entry| entry.backoff.succeed());
         return Ok(Found::Rest(rest(again)));
     }
-    Ok(Found::Act(Box::new(Plan { step, owner, began, now, with, ends, again, instance, record })))
+    let known = Known { owner, began, now, with, ends, again };
+    Ok(Found::Act(Box::new(Plan { step, known, instance, record })))
+}
+
+/// A wait that is no longer than the binding lives: its end waits for nothing. What could not be done at its end is
+/// not tried without a pause, though.
+pub(super) fn until_end(binding: &KymaBinding, wait: Duration, ends: Option<Timestamp>) -> Duration {
+    if binding.is_deleting() {
+        return wait;
+    }
+    let left = ends.map(|ends| Duration::try_from(ends.duration_since(clock::now())).unwrap_or_default());
+    left.map_or(wait, |left| wait.min(if left.is_zero() { ENDED } else { left }))
+}
+
+/// Nothing until then. Counted from the moment of the answer, so that a slow round makes nothing late.
+pub(super) fn rest(until: Option<Timestamp>) -> Action {
+    let Some(until) = until else { return Action::await_change() };
+    Action::requeue(until.duration_since(clock::now()).try_into().unwrap_or(Duration::ZERO))
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::apply::{self, Made, Terms};
 use super::context::reason;
 use super::events::Told;
+use super::look::rest;
 use super::queue::Action;
-use super::reconcile::{Error, Round, rest};
+use super::reconcile::{Error, Round};
 use super::status::Outcome;
 use crate::api::conditions::Reason;
 use crate::instances::state::Target;
@@ -17,14 +18,14 @@ impl Round<'_> {
     /// The access of an issued binding may not be as it was made.
     pub(super) async fn repair(&self, target: &Target) -> Result<Action, Error> {
         // A doubt that comes while this looks is a new one.
-        self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.doubted = false);
+        self.ctx.ledger.lock().update(&self.known.owner.uid, |entry| entry.doubted = false);
         let repaired = match &target.kubeconfig {
-            Some(kubeconfig) => apply::repair(self.ctx, self.binding, &self.owner, kubeconfig).await?,
+            Some(kubeconfig) => apply::repair(self.ctx, self.binding, &self.known.owner, kubeconfig).await?,
             None => Err(Failure::NoKubeconfig),
         };
         match repaired {
             Ok(Some(Repair::Done { restored })) => {
-                self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.backoff.succeed());
+                self.ctx.ledger.lock().update(&self.known.owner.uid, |entry| entry.backoff.succeed());
                 if restored {
                     let note = "role or role binding was missing or changed in the managed cluster; it was made again";
                     self.tell_repaired(note).await;
@@ -39,7 +40,7 @@ impl Round<'_> {
                 self.fail_for_good(target, Reason::ForeignObject, failure.to_string(), None).await
             }
             Err(failure) => {
-                self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.doubted = true);
+                self.ctx.ledger.lock().update(&self.known.owner.uid, |entry| entry.doubted = true);
                 self.retry(Outcome::Held(reason(&failure), failure.to_string())).await
             }
         }
@@ -60,22 +61,22 @@ impl Round<'_> {
     /// The Secret of an issued binding is gone.
     pub(super) async fn renew(&self, target: &Target) -> Result<Action, Error> {
         // The watch may only be behind; a cluster that fails meanwhile is no reason to hide the binding.
-        if apply::has_secret(self.ctx, &self.owner).await? {
+        if apply::has_secret(self.ctx, &self.known.owner).await? {
             return Ok(Action::requeue(Duration::from_secs(1)));
         }
         // Whether its account is still there comes first: a new one would make the kubeconfigs that
         // are out work never again, and nobody would be told.
         // And a status that somebody forged is no admission: nothing is made where nothing was.
         if let Some(kubeconfig) = &target.kubeconfig {
-            match apply::repair(self.ctx, self.binding, &self.owner, kubeconfig).await? {
+            match apply::repair(self.ctx, self.binding, &self.known.owner, kubeconfig).await? {
                 Ok(Some(Repair::Done { .. }) | None) | Err(Failure::Foreign { .. }) => {}
                 Ok(Some(Repair::AccountLost)) => return self.account_lost(target).await,
                 Ok(Some(Repair::RightsLost)) => return self.rights_lost(target).await,
                 Err(failure) => return self.not_renewed(&failure).await,
             }
         }
-        let terms = Terms::again(self.ends, self.now);
-        match apply::make(self.ctx, self.binding, &self.owner, target, terms).await? {
+        let terms = Terms::again(self.known.ends, self.known.now);
+        match apply::make(self.ctx, self.binding, &self.known.owner, target, terms).await? {
             Made::Issued(issue) => {
                 let until = issue.expires_at;
                 self.settle(Outcome::Issued(issue)).await?;
@@ -102,12 +103,12 @@ impl Round<'_> {
     }
 
     async fn tell_repaired(&self, note: &str) {
-        tracing::warn!(binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id, "{note}");
+        tracing::warn!(binding_id = %self.known.owner.binding, instance_id = self.binding.spec.instance_id, "{note}");
         self.ctx.tell(self.binding, Told::Repaired, note.to_owned()).await;
     }
 
     pub(super) fn foreign_secret(&self) -> String {
-        let name = self.owner.binding.object_name();
+        let name = self.known.owner.binding.object_name();
         format!("Secret {name} exists in the control plane and was not made for this binding")
     }
 }

@@ -272,7 +272,7 @@ fn turn(
 ) -> Turn<impl Future<Output = Action>> {
     let began = Instant::now();
     let looked = catch_unwind(AssertUnwindSafe(|| look::look(&binding, &ctx)));
-    match looked.unwrap_or(Err(Error::Panicked)) {
+    match looked.map_or(Err(Error::Panicked), |found| found.map_err(Error::Name)) {
         Ok(Found::Rest(action)) => {
             metrics.reconciled(true, began.elapsed());
             Turn::Done(action)

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::apply::{self, Made, Revoked, Terms};
@@ -11,7 +10,7 @@ use super::context::{Context, reason};
 use super::decide::{self, GiveUp, Removal, Step};
 use super::events::Told;
 use super::ledger::Admission;
-use super::look::Plan;
+use super::look::{Known, Plan, rest, until_end};
 use super::plane::PlaneError;
 use super::queue::Action;
 use super::status::{self, Outcome, Pin};
@@ -20,13 +19,10 @@ use crate::api::conditions::Reason;
 use crate::api::names::NameError;
 use crate::clock;
 use crate::instances::state::{State, Target};
-use crate::managed::{Failure, Owner};
+use crate::managed::Failure;
 
 /// How soon it is looked again whether the others of an instance are claimed.
 const CLAIMING: Duration = Duration::from_millis(50);
-
-/// Longest pause between tries for a binding whose time is over.
-const ENDED: Duration = Duration::from_secs(1);
 
 /// Why a round ended early. The next one begins where it stopped.
 #[derive(Debug, thiserror::Error)]
@@ -46,15 +42,7 @@ pub enum Error {
 pub(super) struct Round<'a> {
     pub(super) ctx: &'a Context,
     pub(super) binding: &'a KymaBinding,
-    pub(super) owner: Owner,
-    pub(super) began: Instant,
-    pub(super) now: Timestamp,
-    /// See [`decide::circumstances`].
-    pub(super) with: String,
-    /// When the binding's time is up.
-    pub(super) ends: Option<Timestamp>,
-    /// When to look again though nothing has happened.
-    pub(super) again: Option<Timestamp>,
+    pub(super) known: Known,
 }
 
 /// Takes the step that was found, and says when to look again.
@@ -62,8 +50,8 @@ pub(super) struct Round<'a> {
 /// # Errors
 /// When the control plane fails; a failing managed cluster is a condition, not an error.
 pub async fn act(plan: Plan, binding: Arc<KymaBinding>, ctx: Arc<Context>) -> Result<Action, Error> {
-    let Plan { step, owner, began, now, with, ends, again, instance, record } = plan;
-    let round = Round { ctx: &ctx, binding: &binding, owner, began, now, with, ends, again };
+    let Plan { step, known, instance, record } = plan;
+    let round = Round { ctx: &ctx, binding: &binding, known };
     match step {
         Step::Rest(until) => Ok(rest(until)),
         Step::AddFinalizer => round.add_finalizer().await,
@@ -81,7 +69,7 @@ pub async fn act(plan: Plan, binding: Arc<KymaBinding>, ctx: Arc<Context>) -> Re
 impl Round<'_> {
     async fn add_finalizer(&self) -> Result<Action, Error> {
         let written = self.ctx.plane.add_finalizer(self.binding).await?;
-        self.ctx.ledger.lock().wrote(&self.owner.uid, &written);
+        self.ctx.ledger.lock().wrote(&self.known.owner.uid, &written);
         // The watch brings the object with its finalizer on.
         Ok(Action::await_change())
     }
@@ -89,7 +77,7 @@ impl Round<'_> {
     pub(super) async fn delete(&self, why: Reason) -> Result<Action, Error> {
         self.ctx.plane.delete_binding(self.binding).await?;
         tracing::info!(
-            binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id,
+            binding_id = %self.known.owner.binding, instance_id = self.binding.spec.instance_id,
             reason = why.as_str(), "binding has ended"
         );
         Ok(Action::await_change())
@@ -97,7 +85,7 @@ impl Round<'_> {
 
     async fn make(&self, target: &Target) -> Result<Action, Error> {
         let max = self.ctx.settings.max_bindings;
-        let admission = self.ctx.ledger.lock().admit(&self.owner.uid, max, self.now);
+        let admission = self.ctx.ledger.lock().admit(&self.known.owner.uid, max, self.known.now);
         match admission {
             Admission::Seated => {}
             Admission::Full => {
@@ -107,24 +95,25 @@ impl Round<'_> {
             }
             Admission::ClaimFirst => {
                 let written = self.ctx.plane.claim(self.binding).await?;
-                self.ctx.ledger.lock().wrote(&self.owner.uid, &written);
+                self.ctx.ledger.lock().wrote(&self.known.owner.uid, &written);
                 // The watch brings the object as it is now.
                 return Ok(Action::await_change());
             }
             Admission::Wait => return Ok(Action::requeue(CLAIMING)),
         }
-        self.ctx.metrics.bind_phase("limit", self.began.elapsed());
-        let terms = Terms::first(self.binding, self.ends);
-        match apply::make(self.ctx, self.binding, &self.owner, target, terms).await? {
+        self.ctx.metrics.bind_phase("limit", self.known.began.elapsed());
+        let terms = Terms::first(self.binding, self.known.ends);
+        match apply::make(self.ctx, self.binding, &self.known.owner, target, terms).await? {
             Made::Issued(issue) => {
                 let (until, began) = (issue.expires_at, Instant::now());
                 self.settle(Outcome::Issued(issue)).await?;
                 self.ctx.metrics.bind_phase("status", began.elapsed());
                 self.ctx.metrics.bound("issued");
                 tracing::info!(
-                    binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id, "kubeconfig issued"
+                    binding_id = %self.known.owner.binding, instance_id = self.binding.spec.instance_id, "kubeconfig issued"
                 );
-                let note = format!("Secret {} holds a working kubeconfig", self.owner.binding.object_name());
+                let note =
+                    format!("Secret {} holds a working kubeconfig", self.known.owner.binding.object_name());
                 self.ctx.tell_applicant(self.binding, Told::Bound, note).await;
                 Ok(rest(Some(until)))
             }
@@ -142,7 +131,7 @@ impl Round<'_> {
         if matches!(failure, Failure::Foreign { .. }) {
             return self.fail_for_good(target, Reason::ForeignObject, failure.to_string(), pin).await;
         }
-        let touched = self.ctx.ledger.lock().entry(&self.owner.uid).is_some_and(|entry| entry.touched);
+        let touched = self.ctx.ledger.lock().entry(&self.known.owner.uid).is_some_and(|entry| entry.touched);
         if touched && matches!(failure, Failure::Token(_) | Failure::Misbehaves(_)) {
             // A cluster that lies may have issued a token that nobody of us has seen: without its role
             // it is good for nothing. What can't be removed now is removed with the binding.
@@ -163,14 +152,14 @@ impl Round<'_> {
         }
         if decide::is_issued(self.binding) {
             // What it holds is good for nothing any more.
-            apply::delete_secret(self.ctx, &self.owner).await?;
+            apply::delete_secret(self.ctx, &self.known.owner).await?;
         }
         let action = self.settle(Outcome::Failed(why, message.clone())).await?;
         if !decide::is_issued(self.binding) {
             self.ctx.metrics.bound("failed");
         }
         // Not before it is written: until then it may be taken for an issued one and made again.
-        self.ctx.ledger.lock().release(&self.owner.uid);
+        self.ctx.ledger.lock().release(&self.known.owner.uid);
         let told = if why == Reason::AccessLost { Told::AccessLost } else { Told::OwnershipConflict };
         self.ctx.tell(self.binding, told, message).await;
         Ok(action)
@@ -179,16 +168,16 @@ impl Round<'_> {
     /// Removes what the cluster may hold of the binding; false when it may hold it still.
     async fn revoke(&self, target: &Target) -> Result<bool, Error> {
         let Some(kubeconfig) = &target.kubeconfig else { return Ok(false) };
-        let revoked = apply::revoke(self.ctx, self.binding, &self.owner, kubeconfig).await?;
+        let revoked = apply::revoke(self.ctx, self.binding, &self.known.owner, kubeconfig).await?;
         Ok(!matches!(revoked, Revoked::Failed(_)))
     }
 
     /// Refuses for good. One whose history we don't know may have been half-made by a process
     /// before us; that is removed first, so that a rejected binding never has anything.
     async fn reject(&self, why: Reason, message: String, instance: &State) -> Result<Action, Error> {
-        let touched = self.ctx.ledger.lock().entry(&self.owner.uid).is_some_and(|entry| entry.touched);
+        let touched = self.ctx.ledger.lock().entry(&self.known.owner.uid).is_some_and(|entry| entry.touched);
         if touched && let State::Ready(target) = instance {
-            apply::delete_secret(self.ctx, &self.owner).await?;
+            apply::delete_secret(self.ctx, &self.known.owner).await?;
             if !self.revoke(target).await? {
                 let message =
                     "what may be left of an earlier try can't be removed from the managed cluster yet";
@@ -196,7 +185,7 @@ impl Round<'_> {
             }
         }
         tracing::info!(
-            binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id,
+            binding_id = %self.known.owner.binding, instance_id = self.binding.spec.instance_id,
             reason = why.as_str(), "binding rejected"
         );
         let action = self.settle(Outcome::Rejected(why, message.clone())).await?;
@@ -216,12 +205,12 @@ impl Round<'_> {
             Removal::GiveUp(why) => {
                 result = "abandoned";
                 self.give_up(why).await;
-                apply::delete_secret(self.ctx, &self.owner).await?;
+                apply::delete_secret(self.ctx, &self.known.owner).await?;
             }
             Removal::Revoke(kubeconfig) => {
                 let (revoked, deleted) = futures::join!(
-                    apply::revoke(self.ctx, self.binding, &self.owner, &kubeconfig),
-                    apply::delete_secret(self.ctx, &self.owner),
+                    apply::revoke(self.ctx, self.binding, &self.known.owner, &kubeconfig),
+                    apply::delete_secret(self.ctx, &self.known.owner),
                 );
                 deleted?;
                 match revoked? {
@@ -235,7 +224,7 @@ impl Round<'_> {
                         self.give_up(GiveUp::Forgotten).await;
                     }
                     Revoked::Failed(failure) => {
-                        self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.refusals += 1);
+                        self.ctx.ledger.lock().update(&self.known.owner.uid, |entry| entry.refusals += 1);
                         let message = format!("{failure}; what was made for this binding is not removed yet");
                         self.ctx.tell(self.binding, Told::CleanupFailed, message.clone()).await;
                         return self.retry(Outcome::Removing(reason(&failure), message)).await;
@@ -244,13 +233,13 @@ impl Round<'_> {
             }
         }
         // Said before, since the watch may tell of the end before the call returns.
-        self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.released = true);
+        self.ctx.ledger.lock().update(&self.known.owner.uid, |entry| entry.released = true);
         self.ctx.plane.remove_finalizer(self.binding).await?;
         self.ctx.metrics.unbound(result);
         if let Some((ended, revoked)) = expired {
             self.ctx.metrics.revoked(ended, revoked);
         }
-        tracing::info!(binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id, "binding removed");
+        tracing::info!(binding_id = %self.known.owner.binding, instance_id = self.binding.spec.instance_id, "binding removed");
         Ok(Action::await_change())
     }
 
@@ -264,15 +253,15 @@ impl Round<'_> {
                 "the instance has another managed cluster now: the one of this binding is gone"
             }
         };
-        tracing::warn!(binding_id = %self.owner.binding, instance_id = self.binding.spec.instance_id, "{note}");
+        tracing::warn!(binding_id = %self.known.owner.binding, instance_id = self.binding.spec.instance_id, "{note}");
         self.ctx.tell(self.binding, Told::Abandoned, note.to_owned()).await;
     }
 
     /// Writes the outcome if it is news, and rests until the binding ends.
     pub(super) async fn settle(&self, outcome: Outcome) -> Result<Action, Error> {
         self.write(&outcome).await?;
-        self.ctx.ledger.lock().update(&self.owner.uid, |entry| entry.backoff.succeed());
-        Ok(rest(self.again))
+        self.ctx.ledger.lock().update(&self.known.owner.uid, |entry| entry.backoff.succeed());
+        Ok(rest(self.known.again))
     }
 
     /// Writes the outcome if it is news, and tries again after a wait of this binding's own, or
@@ -291,42 +280,26 @@ impl Round<'_> {
             _ => self.ctx.metrics.bound("retried"),
         }
         let mut wait = Duration::ZERO;
-        self.ctx.ledger.lock().update(&self.owner.uid, |entry| {
-            wait = entry.backoff.fail(self.with.clone(), clock::now(), rand::random());
+        self.ctx.ledger.lock().update(&self.known.owner.uid, |entry| {
+            wait = entry.backoff.fail(self.known.with.clone(), clock::now(), rand::random());
         });
         tracing::warn!(
-            binding_id = %self.owner.binding,
+            binding_id = %self.known.owner.binding,
             instance_id = self.binding.spec.instance_id,
             reason = outcome.reason().as_str(),
             wait_s = wait.as_secs(),
             "not done yet; trying again"
         );
-        Ok(Action::requeue(until_end(self.binding, wait, self.ends)))
+        Ok(Action::requeue(until_end(self.binding, wait, self.known.ends)))
     }
 
     /// Whether it was news.
     async fn write(&self, outcome: &Outcome) -> Result<bool, Error> {
-        let Some(status) = status::desired(self.binding, outcome, self.now) else { return Ok(false) };
+        let Some(status) = status::desired(self.binding, outcome, self.known.now) else { return Ok(false) };
         let written = self.ctx.plane.write_status(self.binding, status).await?;
-        self.ctx.ledger.lock().wrote(&self.owner.uid, &written);
+        self.ctx.ledger.lock().wrote(&self.known.owner.uid, &written);
         Ok(true)
     }
-}
-
-/// A wait that is no longer than the binding lives: its end waits for nothing. What could not be done at its end is
-/// not tried without a pause, though.
-pub(super) fn until_end(binding: &KymaBinding, wait: Duration, ends: Option<Timestamp>) -> Duration {
-    if binding.is_deleting() {
-        return wait;
-    }
-    let left = ends.map(|ends| Duration::try_from(ends.duration_since(clock::now())).unwrap_or_default());
-    left.map_or(wait, |left| wait.min(if left.is_zero() { ENDED } else { left }))
-}
-
-/// Nothing until then. Counted from the moment of the answer, so that a slow round makes nothing late.
-pub(super) fn rest(until: Option<Timestamp>) -> Action {
-    let Some(until) = until else { return Action::await_change() };
-    Action::requeue(until.duration_since(clock::now()).try_into().unwrap_or(Duration::ZERO))
 }
 
 /// How soon a round that ended early is taken up again.

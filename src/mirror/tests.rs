@@ -61,7 +61,9 @@ fn mirror(listed: &[KymaBinding]) -> (Mirror, Arc<Heard>) {
 
 fn list(mirror: &Mirror, listed: &[KymaBinding]) {
     mirror.watched(Event::Init);
-    listed.iter().for_each(|binding| mirror.watched(Event::InitApply(binding.clone())));
+    for binding in listed {
+        mirror.watched(Event::InitApply(binding.clone()));
+    }
     mirror.watched(Event::InitDone);
 }
 
