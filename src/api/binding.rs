@@ -167,6 +167,12 @@ impl KymaBinding {
         Some(self.status.as_ref()?.expires_at.as_ref()?.0)
     }
 
+    /// The resource version, which compares as a number within one resource (KEP-5504); 0 where there is none.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+    }
+
     /// When the object was created; the API server always sets it.
     #[must_use]
     pub fn created_at(&self) -> Option<Timestamp> {

@@ -339,7 +339,7 @@ impl Ledger {
 
     /// Remembers that we wrote a binding.
     pub fn wrote(&mut self, uid: &str, binding: &KymaBinding) {
-        let written = version(binding);
+        let written = binding.version();
         self.update(uid, |entry| {
             entry.written = entry.written.max(written);
             entry.unclaimed = None;
@@ -350,7 +350,7 @@ impl Ledger {
     /// compare as numbers (KEP-5504).
     #[must_use]
     pub fn is_echo(&self, uid: &str, binding: &KymaBinding) -> bool {
-        self.entry(uid).is_some_and(|entry| version(binding) < entry.written)
+        self.entry(uid).is_some_and(|entry| binding.version() < entry.written)
     }
 }
 
@@ -363,10 +363,6 @@ fn latest_issue(binding: &KymaBinding) -> Option<Timestamp> {
 
 fn uid_of(binding: &KymaBinding) -> Uid {
     binding.metadata.uid.as_deref().unwrap_or_default().into()
-}
-
-fn version(binding: &KymaBinding) -> u64 {
-    binding.resource_version().and_then(|v| v.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

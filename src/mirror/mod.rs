@@ -24,7 +24,7 @@ use crate::following::follow;
 pub use order::Begun;
 pub use secrets::{Awaited, Secrets};
 
-use order::{Order, version};
+use order::Order;
 use packed::Kept;
 
 /// Hears of each change. It is called between events, and must not take long.
@@ -87,7 +87,7 @@ impl Bindings {
     /// end of what was called so before.
     fn has_newer(&self, binding: &KymaBinding) -> bool {
         self.get(&binding.name_any())
-            .is_some_and(|known| known.uid() != binding.uid() && version(&known) > version(binding))
+            .is_some_and(|known| known.uid() != binding.uid() && known.version() > binding.version())
     }
 
     fn put(&mut self, name: &str, entry: Entry) {

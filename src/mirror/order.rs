@@ -49,7 +49,7 @@ impl Order {
                 true
             }
             Event::InitApply(binding) => {
-                self.newest = self.newest.max(version(binding));
+                self.newest = self.newest.max(binding.version());
                 true
             }
             Event::InitDone => {
@@ -58,11 +58,11 @@ impl Order {
                 true
             }
             Event::Delete(binding) => {
-                self.newest = self.newest.max(version(binding));
+                self.newest = self.newest.max(binding.version());
                 self.ahead.remove(&binding.uid().unwrap_or_default()) != Some(GONE)
             }
             Event::Apply(binding) => {
-                let version = version(binding);
+                let version = binding.version();
                 self.newest = self.newest.max(version);
                 if self.ahead.is_empty() {
                     return true;
@@ -80,7 +80,7 @@ impl Order {
     /// Whether an answer is news that the watch will bring, too. What began before the list is not: the list may
     /// have been without it already.
     pub(super) fn is(&mut self, begun: Begun, binding: &KymaBinding) -> bool {
-        let (version, uid) = (version(binding), binding.uid().unwrap_or_default());
+        let (version, uid) = (binding.version(), binding.uid().unwrap_or_default());
         let ahead = self.ahead.get(&uid).copied().unwrap_or_default();
         let news = self.whole() == Some(begun) && version > self.newest.max(ahead);
         if news {
@@ -98,10 +98,6 @@ impl Order {
         }
         news
     }
-}
-
-pub(super) fn version(binding: &KymaBinding) -> u64 {
-    binding.resource_version().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
