@@ -75,14 +75,27 @@ struct Claims {
 #[must_use]
 pub fn is_as_made(text: &str, id: &BindingId) -> bool {
     match plain(text) {
-        Some(token) => is_of(token, id),
+        Some(plain) => is_of(plain.token, id),
         None => is_read_as_made(text, id),
     }
 }
 
-/// The token in a kubeconfig of plain words only, written character by character as ours are. Nearly all are, and
+/// What a kubeconfig of plain words says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Plain<'a> {
+    /// Of its cluster, its user and its context.
+    pub name: &'a str,
+    /// Behind `https://`.
+    pub server: &'a str,
+    /// The CA, base64.
+    pub authority: &'a str,
+    /// The token.
+    pub token: &'a str,
+}
+
+/// What a kubeconfig of plain words only says, written character by character as ours are. Nearly all are, and
 /// to read YAML takes longer than all else that is done for a fetch.
-pub(crate) fn plain(text: &str) -> Option<&str> {
+pub(crate) fn plain(text: &str) -> Option<Plain<'_>> {
     let value = |key: &str, others: &[u8]| {
         let value = text.lines().find_map(|line| line.strip_prefix(key))?;
         value.bytes().all(|c| c.is_ascii_alphanumeric() || others.contains(&c)).then_some(value)
@@ -115,7 +128,7 @@ pub(crate) fn plain(text: &str) -> Option<&str> {
     ] {
         rest = rest.strip_prefix(part)?;
     }
-    (comment.starts_with("# ") && rest.is_empty()).then_some(token)
+    (comment.starts_with("# ") && rest.is_empty()).then_some(Plain { name, server, authority, token })
 }
 
 fn is_read_as_made(text: &str, id: &BindingId) -> bool {
@@ -198,7 +211,8 @@ mod tests {
              certificate-authority-data: QQ==\nusers:\n- name: n-1\n  user:\n    token: {token}\ncontexts:\n- name: n-1\n  context:\n    \
              cluster: n-1\n    user: n-1\ncurrent-context: n-1\n"
         );
-        assert_eq!(plain(&good), Some(token.as_str()));
+        let said = Plain { name: "n-1", server: "c:6443/", authority: "QQ==", token: &token };
+        assert_eq!(plain(&good), Some(said));
         assert!(is_as_made(&good, &id) && !is_as_made(&good, &BindingId::parse("c").unwrap()));
         assert!(is_read_as_made(&good, &id), "a parser says the same");
         for (from, to, read) in [

@@ -16,6 +16,7 @@ use rustls_pki_types::pem::PemObject as _;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use crate::api::handed_out;
 use crate::secret::{ExposeSecret as _, SecretString};
 
 /// Largest kubeconfig that is read, bytes.
@@ -315,16 +316,30 @@ impl Access {
         let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
         let yaml =
             serde_saphyr::to_string_with_options(&document, options).map_err(|_| Refusal::Unreadable)?;
+        if yaml.len() > MAX_SIZE {
+            return Err(Refusal::TooLarge);
+        }
+        let text = SecretString::from(format!("# This kubeconfig stops working at {expires_at}.\n{yaml}"));
+        let same = match handed_out::plain(text.expose_secret()) {
+            Some(said) => {
+                said.name == name
+                    && server.strip_prefix("https://") == Some(said.server)
+                    && said.authority == self.ca_data
+                    && said.token == token.expose_secret()
+            }
+            None => self.is_in(text.expose_secret(), name, token)?,
+        };
+        same.then_some(text).ok_or(Refusal::Unreadable)
+    }
+
+    /// Whether a kubeconfig, read by a parser, says this cluster and that token.
+    fn is_in(&self, yaml: &str, name: &str, token: &SecretString) -> Result<bool, Refusal> {
         let file = read(yaml.as_bytes())?;
         let back = access(&file)?;
-        let same = is_named(&file, name)
+        Ok(is_named(&file, name)
             && back.server == self.server
             && back.ca == self.ca
-            && matches!(&back.credentials, Credentials::Token(t) if t.expose_secret() == token.expose_secret());
-        if !same {
-            return Err(Refusal::Unreadable);
-        }
-        Ok(format!("# This kubeconfig stops working at {expires_at}.\n{yaml}").into())
+            && matches!(&back.credentials, Credentials::Token(t) if t.expose_secret() == token.expose_secret()))
     }
 }
 

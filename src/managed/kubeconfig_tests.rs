@@ -254,6 +254,10 @@ fn ours_reads_back_whatever_the_clusters_name_is() {
         let words = name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c));
         assert!(handed_out::plain(text).is_none() || words, "{name:?}");
         assert!(name != "c-1234567" || handed_out::plain(text).is_some(), "its form has changed:\n{text}");
+        assert!(
+            access.is_in(text, name, &token.into()).unwrap(),
+            "a parser says the same as plain words:\n{text}"
+        );
         let file: File = serde_saphyr::from_str(text).unwrap();
         assert!(file.users[0].entry.exec.is_none());
     }
