@@ -1,3 +1,6 @@
+use jiff::Timestamp;
+
+use super::written::is_named;
 use super::*;
 use crate::api::handed_out;
 
