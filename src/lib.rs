@@ -7,11 +7,12 @@ mod check;
 mod cleanup;
 mod clock;
 pub mod config;
-mod control_plane;
+pub mod control_plane;
 pub mod controller;
 #[cfg(test)]
 mod described;
 mod descriptors;
+pub mod direct;
 mod ending;
 mod failpoint;
 mod following;

@@ -22,7 +22,7 @@ use crate::broker::{self, Broker, openapi};
 use crate::check::{self, CheckError};
 use crate::cleanup::{self, CleanupError};
 use crate::config::{Auth, CheckArgs, CleanupArgs, Cli, Command, ConfigError, ListenArgs, Role, RunArgs};
-use crate::control_plane::{ConnectError, connect};
+use crate::control_plane::{ConnectError, Connected, connect};
 use crate::controller::context::Settings;
 use crate::controller::leader::{Elector, Fence, LeaderError};
 use crate::controller::{BindingController, ControllerError, gauges};
@@ -129,7 +129,7 @@ fn print_openapi() -> Result<(), RunError> {
 
 fn clean_up(args: &CleanupArgs) -> Result<(), RunError> {
     let report = on_this_thread(async {
-        let (client, _) = connect(args.kubeconfig.as_deref()).await?;
+        let Connected { client, .. } = connect(args.kubeconfig.as_deref()).await?;
         Ok(cleanup::cleanup(client, &args.namespace, args.timeout).await?)
     })?;
     eprintln!("no binding is left in {}; {} were removed", args.namespace, report.removed);
@@ -145,7 +145,7 @@ fn clean_up(args: &CleanupArgs) -> Result<(), RunError> {
 
 fn check_it(args: &CheckArgs) -> Result<(), RunError> {
     let lines = on_this_thread(async {
-        let (client, _) = connect(args.kubeconfig.as_deref()).await?;
+        let Connected { client, .. } = connect(args.kubeconfig.as_deref()).await?;
         Ok(Box::pin(check::check(client, args)).await)
     })?;
     for line in &lines {
@@ -187,7 +187,7 @@ async fn run(args: Box<RunArgs>) -> Result<(), RunError> {
     // From the first moment on: whoever asks to stop while this starts shall find it listening.
     let terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
-    let (client, url) = connect(args.kubeconfig.as_deref()).await?;
+    let Connected { client, direct, url } = connect(args.kubeconfig.as_deref()).await?;
     let metrics = Arc::new(Metrics::default());
     metrics.collect(&tasks::DESCRIBED, Tasks(tokio::runtime::Handle::current()));
     let stop = CancellationToken::new();
@@ -201,7 +201,7 @@ async fn run(args: Box<RunArgs>) -> Result<(), RunError> {
     let broker = if args.role == Role::Controller {
         None
     } else {
-        let bindings = Arc::new(Bindings::new(client.clone(), &args.namespace, mirror.clone()));
+        let bindings = Arc::new(Bindings::new(&direct, &args.namespace, mirror.clone()));
         mirror.follow(bindings.clone());
         let synced = mirror.clone();
         checks.push(("broker's KymaBindings", Box::new(move || synced.is_synced())));
@@ -226,8 +226,8 @@ async fn run(args: Box<RunArgs>) -> Result<(), RunError> {
     let controller = if args.role == Role::Broker {
         None
     } else {
-        let controller =
-            BindingController::new(client.clone(), settings(&args, &url), metrics.clone(), mirror.clone());
+        let ways = (client.clone(), direct);
+        let controller = BindingController::new(ways, settings(&args, &url), metrics.clone(), mirror.clone());
         checks.extend(controller.readiness());
         metrics.collect(&gauges::DESCRIBED, gauges::Gauges::new(mirror.clone(), controller.leading()));
         Some(controller)

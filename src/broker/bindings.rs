@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, DeleteParams, PostParams, Preconditions};
+use kube::ResourceExt as _;
 use kube::runtime::watcher::Event;
-use kube::{Client, ResourceExt as _};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -16,6 +15,8 @@ use tokio::time::Instant;
 use super::problem::Problem;
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::{Kind, Reason};
+use crate::control_plane::objects::{CallError, Objects};
+use crate::direct::Client;
 use crate::failpoint;
 use crate::mirror::{Awaited, Change, Follower, Mirror};
 use crate::telemetry::identity::identity;
@@ -130,8 +131,8 @@ struct Waiter {
 
 /// The bindings, and the calls that requests make.
 pub struct Bindings {
-    objects: Api<KymaBinding>,
-    secrets: Api<Secret>,
+    objects: Objects<KymaBinding>,
+    secrets: Objects<Secret>,
     mirror: Arc<Mirror>,
     waiters: Mutex<HashMap<String, (usize, Arc<Waiter>)>>,
 }
@@ -158,10 +159,10 @@ impl Drop for Ticket<'_> {
 impl Bindings {
     /// The bindings of `namespace`, as the mirror shows them once this follows it.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, mirror: Arc<Mirror>) -> Self {
+    pub fn new(client: &Client, namespace: &str, mirror: Arc<Mirror>) -> Self {
         Self {
-            objects: Api::namespaced(client.clone(), namespace),
-            secrets: Api::namespaced(client, namespace),
+            objects: Objects::new(client.clone(), namespace),
+            secrets: Objects::new(client.clone(), namespace),
             mirror,
             waiters: Mutex::default(),
         }
@@ -229,7 +230,7 @@ impl Bindings {
     /// # Errors
     /// When the control plane doesn't answer.
     pub async fn object(&self, name: &str) -> Result<Option<KymaBinding>, Problem> {
-        bounded("read the binding", self.objects.get_opt(name)).await
+        bounded("read the binding", self.objects.get(name)).await
     }
 
     /// Creates a binding; `None` when there is one of that name. The API server's create is the
@@ -240,12 +241,12 @@ impl Bindings {
     pub async fn create(&self, binding: &KymaBinding) -> Result<Option<View>, Problem> {
         let begun = self.mirror.writing();
         let created = bounded("create the binding", async {
-            match self.objects.create(&PostParams::default(), binding).await {
+            match self.objects.create(binding).await {
                 Ok(created) => {
                     self.mirror.is(begun, &created);
                     Ok(Some(View::of(&created)))
                 }
-                Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(None),
+                Err(error) if error.is_already_exists() => Ok(None),
                 Err(error) => Err(error),
             }
         });
@@ -258,21 +259,17 @@ impl Bindings {
     /// # Errors
     /// When the control plane refuses or doesn't answer.
     pub async fn delete(&self, name: &str, uid: &str, version: Option<&str>) -> Result<bool, Problem> {
-        let params = DeleteParams::background().preconditions(Preconditions {
-            uid: Some(uid.to_owned()),
-            resource_version: version.map(str::to_owned),
-        });
         let begun = self.mirror.writing();
         let deleted = bounded("delete the binding", async {
-            match self.objects.delete(name, &params).await {
+            match self.objects.delete(name, uid, version).await {
                 Ok(left) => {
                     // Kept by its finalizer; without one it is gone, and the watch says so.
-                    if let Some(left) = left.left().filter(KymaBinding::is_deleting) {
+                    if let Some(left) = left.filter(KymaBinding::is_deleting) {
                         self.mirror.is(begun, &left);
                     }
                     Ok(true)
                 }
-                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(false),
+                Err(error) if error.is_not_found() || error.is_conflict() => Ok(false),
                 Err(error) => Err(error),
             }
         });
@@ -290,7 +287,7 @@ impl Bindings {
     /// # Errors
     /// When the control plane refuses or doesn't answer.
     pub async fn secret(&self, name: &str) -> Result<Option<Secret>, Problem> {
-        bounded("read the Secret", self.secrets.get_opt(name)).await
+        bounded("read the Secret", self.secrets.get(name)).await
     }
 }
 
@@ -313,16 +310,19 @@ impl Follower for Bindings {
     }
 }
 
-async fn bounded<T>(action: &'static str, call: impl Future<Output = kube::Result<T>>) -> Result<T, Problem> {
+async fn bounded<T>(
+    action: &'static str,
+    call: impl Future<Output = Result<T, CallError>>,
+) -> Result<T, Problem> {
     let answer = tokio::time::timeout(DEADLINE, failpoint::around("broker", action, call)).await;
     let identity = identity();
     let request_id = identity.as_deref();
     match answer {
         Ok(Ok(answer)) => Ok(answer),
         // The server's text may quote what was sent; only its status is said.
-        Ok(Err(kube::Error::Api(status))) => {
-            tracing::warn!(action, code = status.code, request_id, "the control plane refused a request");
-            Err(Problem::ControlPlaneRefused(status.code))
+        Ok(Err(CallError::Refused { code, .. })) => {
+            tracing::warn!(action, code, request_id, "the control plane refused a request");
+            Err(Problem::ControlPlaneRefused(code))
         }
         Ok(Err(_)) | Err(_) => {
             tracing::warn!(action, request_id, "the control plane did not answer");

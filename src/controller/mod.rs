@@ -46,6 +46,7 @@ use tracing::field::Empty;
 use crate::api::binding::KymaBinding;
 use crate::api::names::{MANAGED_BY, MANAGED_BY_VALUE, TRACEPARENT, TRACESTATE};
 use crate::clock;
+use crate::direct;
 use crate::following::follow;
 use crate::instances::Instances;
 use crate::managed::connect::Deadlines;
@@ -91,6 +92,7 @@ pub enum ControllerError {
 /// A controller that is set up but does not run yet.
 pub struct BindingController {
     client: Client,
+    direct: direct::Client,
     settings: Settings,
     metrics: Arc<Metrics>,
     instances: Arc<Instances>,
@@ -102,12 +104,19 @@ pub struct BindingController {
 }
 
 impl BindingController {
-    /// Sets up; nothing is read or written before [`Self::run`].
+    /// Sets up, with kube's client of the control plane and the direct one; nothing is read or written before
+    /// [`Self::run`].
     #[must_use]
-    pub fn new(client: Client, settings: Settings, metrics: Arc<Metrics>, mirror: Arc<Mirror>) -> Self {
+    pub fn new(
+        (client, direct): (Client, direct::Client),
+        settings: Settings,
+        metrics: Arc<Metrics>,
+        mirror: Arc<Mirror>,
+    ) -> Self {
         let (instances, changes) = Instances::new();
         Self {
             client,
+            direct,
             settings,
             metrics,
             instances: Arc::new(instances),
@@ -147,7 +156,8 @@ impl BindingController {
     /// # Errors
     /// When the control plane can't be identified, or a stream ends.
     pub async fn run(self, fence: Fence) -> Result<(), ControllerError> {
-        let Self { client, settings, metrics, instances, changes, secrets, mirror, ledger, leading } = self;
+        let Self { client, direct, settings, metrics, instances, changes, secrets, mirror, ledger, leading } =
+            self;
         leading.store(true, Ordering::Relaxed);
         let following = Arc::new(Following::new(ledger.clone()));
         mirror.follow(following.clone());
@@ -163,7 +173,7 @@ impl BindingController {
             disarming: watch::Sender::new(0),
             control_plane,
             look,
-            plane: Plane::new(client.clone(), &settings.namespace, fence, mirror.clone()),
+            plane: Plane::new(&direct, &settings.namespace, fence, mirror.clone()),
             mirror: mirror.clone(),
             ledger: ledger.clone(),
             secrets: secrets.clone(),

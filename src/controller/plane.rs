@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Client, ResourceExt as _};
+use kube::ResourceExt as _;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::leader::Fence;
 use crate::api::binding::{KymaBinding, KymaBindingStatus};
 use crate::api::names::{DECIDED_BY, FINALIZER};
+use crate::control_plane::objects::{CallError, Objects};
+use crate::direct::Client;
 use crate::failpoint;
 use crate::mirror::Mirror;
 
@@ -52,8 +53,8 @@ pub enum PlaneError {
 
 /// The control plane's objects that the controller writes.
 pub struct Plane {
-    bindings: Api<KymaBinding>,
-    secrets: Api<Secret>,
+    bindings: Objects<KymaBinding>,
+    secrets: Objects<Secret>,
     calls: Semaphore,
     fence: Fence,
     mirror: Arc<Mirror>,
@@ -64,10 +65,10 @@ pub struct Plane {
 impl Plane {
     /// Writes in `namespace`, as long as the fence holds. The mirror is told of what others wait for.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, fence: Fence, mirror: Arc<Mirror>) -> Self {
+    pub fn new(client: &Client, namespace: &str, fence: Fence, mirror: Arc<Mirror>) -> Self {
         Self {
-            bindings: Api::namespaced(client.clone(), namespace),
-            secrets: Api::namespaced(client, namespace),
+            bindings: Objects::new(client.clone(), namespace),
+            secrets: Objects::new(client.clone(), namespace),
             calls: Semaphore::new(MAX_CALLS),
             fence,
             mirror,
@@ -87,8 +88,8 @@ impl Plane {
         let mut object = binding.clone();
         object.status = Some(status);
         let name = binding.name_any();
-        let (begun, params) = (self.mirror.writing(), PostParams::default());
-        let write = self.bindings.replace_status(&name, &params, &object);
+        let begun = self.mirror.writing();
+        let write = self.bindings.replace_status(&name, &object);
         let written = self.call("write the status", write).await?;
         self.mirror.is(begun, &written);
         Ok(written)
@@ -104,8 +105,7 @@ impl Plane {
             "resourceVersion": binding.resource_version(), "annotations": {DECIDED_BY: self.me},
         }});
         let name = binding.name_any();
-        let patch = Patch::Merge(&patch);
-        self.call("claim the binding", self.bindings.patch(&name, &PatchParams::default(), &patch)).await
+        self.call("claim the binding", self.bindings.merge(&name, &patch)).await
     }
 
     /// Puts our finalizer on the object as it was seen.
@@ -147,7 +147,7 @@ impl Plane {
         let patch =
             json!({"metadata": {"resourceVersion": binding.resource_version(), "finalizers": finalizers}});
         let name = binding.name_any();
-        self.call(action, self.bindings.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))).await
+        self.call(action, self.bindings.merge(&name, &patch)).await
     }
 
     /// Asks for the deletion of a binding; one that is gone already is as good.
@@ -157,8 +157,7 @@ impl Plane {
     pub async fn delete_binding(&self, binding: &KymaBinding) -> Result<(), PlaneError> {
         let uid = binding.uid().unwrap_or_default();
         let name = binding.name_any();
-        let params = with_uid(uid);
-        match self.call("delete the binding", self.bindings.delete(&name, &params)).await {
+        match self.call("delete the binding", self.bindings.delete(&name, &uid, None)).await {
             // A conflict says that the name belongs to another binding now.
             Ok(_) | Err(PlaneError::Gone(_) | PlaneError::Changed(_)) => Ok(()),
             Err(error) => Err(error),
@@ -170,7 +169,7 @@ impl Plane {
     /// # Errors
     /// When the control plane refuses or doesn't answer.
     pub async fn binding(&self, name: &str) -> Result<Option<KymaBinding>, PlaneError> {
-        self.call("read the binding", self.bindings.get_opt(name)).await
+        self.call("read the binding", self.bindings.get(name)).await
     }
 
     /// Creates a Secret.
@@ -178,8 +177,7 @@ impl Plane {
     /// # Errors
     /// [`PlaneError::Exists`] when there is one of that name.
     pub async fn create_secret(&self, secret: &Secret) -> Result<(), PlaneError> {
-        let stored =
-            self.call("create the Secret", self.secrets.create(&PostParams::default(), secret)).await?;
+        let stored = self.call("create the Secret", self.secrets.create(secret)).await?;
         self.mirror.secrets().stored(stored);
         Ok(())
     }
@@ -189,8 +187,7 @@ impl Plane {
     /// # Errors
     /// When the control plane refuses or doesn't answer.
     pub async fn find_secret(&self, name: &str) -> Result<Option<ObjectMeta>, PlaneError> {
-        let found = self.call("read the Secret", self.secrets.get_metadata_opt(name)).await?;
-        Ok(found.map(|f| f.metadata))
+        self.call("read the Secret", self.secrets.metadata(name)).await
     }
 
     /// Deletes the Secret with that UID; one that is gone already is as good.
@@ -198,8 +195,7 @@ impl Plane {
     /// # Errors
     /// [`PlaneError::Changed`] when the name belongs to another Secret now.
     pub async fn delete_secret(&self, name: &str, uid: &str) -> Result<(), PlaneError> {
-        let params = with_uid(uid.to_owned());
-        match self.call("delete the Secret", self.secrets.delete(name, &params)).await {
+        match self.call("delete the Secret", self.secrets.delete(name, uid, None)).await {
             Ok(_) | Err(PlaneError::Gone(_)) => Ok(()),
             Err(error) => Err(error),
         }
@@ -208,7 +204,7 @@ impl Plane {
     async fn call<T>(
         &self,
         action: &'static str,
-        call: impl Future<Output = kube::Result<T>>,
+        call: impl Future<Output = Result<T, CallError>>,
     ) -> Result<T, PlaneError> {
         let bounded = async {
             // The semaphore is never closed.
@@ -228,16 +224,12 @@ impl Plane {
     }
 }
 
-fn refused(action: &'static str, error: &kube::Error) -> PlaneError {
-    let kube::Error::Api(status) = error else { return PlaneError::NoAnswer(action) };
-    match (status.code, status.reason.as_str()) {
-        (404, _) => PlaneError::Gone(action),
-        (409, "AlreadyExists") => PlaneError::Exists(action),
-        (409, _) => PlaneError::Changed(action),
-        (code, _) => PlaneError::Refused { action, code },
+fn refused(action: &'static str, error: &CallError) -> PlaneError {
+    match error {
+        CallError::Refused { code: 404, .. } => PlaneError::Gone(action),
+        CallError::Refused { code: 409, reason } if reason == "AlreadyExists" => PlaneError::Exists(action),
+        CallError::Refused { code: 409, .. } => PlaneError::Changed(action),
+        CallError::Refused { code, .. } => PlaneError::Refused { action, code: *code },
+        CallError::Write(_) | CallError::Send(_) | CallError::Parse => PlaneError::NoAnswer(action),
     }
-}
-
-fn with_uid(uid: String) -> DeleteParams {
-    DeleteParams::background().preconditions(Preconditions { uid: Some(uid), resource_version: None })
 }

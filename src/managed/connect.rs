@@ -10,30 +10,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use std::vec::IntoIter;
 
-use http::{Request, Response, Uri};
-use hyper::body::Incoming;
-use hyper_timeout::TimeoutConnector;
-use hyper_util::client::legacy;
+use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use kube::client::{Body, ConfigExt as _};
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tower::util::BoxCloneSyncService;
-use tower::{Service, ServiceBuilder, ServiceExt as _};
+use tower::{Service, ServiceExt as _};
 
 use super::address::{Policy, Refused};
 use super::kubeconfig::{Access, Refusal};
+use crate::direct::{self, BoxError, Client};
 
-/// Why there is no answer.
-pub type BoxError = Box<dyn StdError + Send + Sync>;
 type Pending<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
-
-/// How long a connection is kept for the next call. An API server ends one that has been idle for 90 s, and a call
-/// that crosses with that end fails.
-const IDLE: Duration = Duration::from_mins(1);
-/// How soon a peer is asked whether it is still there where nothing else is said; thrice without an answer is no.
-const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// How long the calls may take.
 #[derive(Debug, Clone, Copy)]
@@ -50,10 +38,6 @@ impl Default for Deadlines {
     }
 }
 
-/// Sends requests to one cluster. kube's own client would take each through a queue and a task of its own, which
-/// is of use only where the service can't be cloned.
-pub type Client = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxError>;
-
 /// Makes the client that an accepted kubeconfig leads to.
 ///
 /// # Errors
@@ -61,21 +45,8 @@ pub type Client = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxErro
 pub fn client(access: &Access, policy: &Arc<Policy>, deadlines: Deadlines) -> Result<Client, Refusal> {
     let config = access.config();
     let port = config.cluster_url.port_u16().unwrap_or(443);
-    let connector = Guarded::new(policy.clone(), port);
-    let tls = config.rustls_https_connector_with_connector(connector).map_err(|_| Refusal::Credentials)?;
-    let mut timed = TimeoutConnector::new(tls);
-    // A timeout of reads would end connections that wait for their next call; calls have a deadline as a whole.
-    timed.set_connect_timeout(Some(deadlines.connect));
-    let http = legacy::Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE)
-        .build::<_, Body>(timed);
-    let service = ServiceBuilder::new()
-        .layer(config.base_uri_layer())
-        .option_layer(config.auth_layer().map_err(|_| Refusal::Credentials)?)
-        .map_err(BoxError::from)
-        .service(http);
-    Ok(Client::new(service))
+    direct::client(&config, Guarded::new(policy.clone(), port), deadlines.connect)
+        .map_err(|_| Refusal::Credentials)
 }
 
 /// Connects to what may be connected to.
@@ -96,14 +67,7 @@ struct Judging {
 impl Guarded {
     fn new(policy: Arc<Policy>, port: u16) -> Self {
         let judging = Judging { policy, port };
-        let mut http = HttpConnector::new_with_resolver(judging.clone());
-        // TLS comes on top.
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        http.set_keepalive(Some(KEEPALIVE));
-        http.set_keepalive_interval(Some(KEEPALIVE / 3));
-        http.set_keepalive_retries(Some(3));
-        Self { http, judging }
+        Self { http: direct::connector(judging.clone()), judging }
     }
 }
 
@@ -234,9 +198,11 @@ mod tests {
             for (way, only) in [
                 ("Client::try_from", None),
                 ("Client::try_default", None),
-                ("Client::new(", Some("connect.rs")),
+                ("Client::new(", None),
                 ("ClientBuilder", None),
-                ("HttpConnector::new", Some("connect.rs")),
+                ("HttpConnector::new", None),
+                ("direct::client(", Some("connect.rs")),
+                ("direct::connector(", Some("connect.rs")),
                 ("TcpStream::connect", None),
                 ("Config::infer", None),
                 ("Config::from", None),

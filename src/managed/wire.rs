@@ -11,8 +11,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tower::ServiceExt as _;
 
-use super::connect::{self, Client};
+use super::connect;
 use super::failure::{Failure, Misbehaviour, Unreachable};
+use crate::direct::Client;
 use crate::failpoint;
 use crate::secret::Zeroize as _;
 use crate::telemetry::metrics::Metrics;

@@ -1,10 +1,19 @@
 //! How the operator gets to its own control plane.
 
+pub mod objects;
+
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use http::Uri;
+use hyper_util::client::legacy::connect::dns::GaiResolver;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+
+use crate::direct;
+
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(3);
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -30,12 +39,22 @@ pub enum ConnectError {
     Client,
 }
 
-/// A client of the control plane, and the URL of its API server: by that kubeconfig, or as kubectl and pods find theirs.
+/// The ways to the control plane.
+pub struct Connected {
+    /// kube's: for watches, lists and what is rare.
+    pub client: Client,
+    /// For what somebody waits for: see [`objects`].
+    pub direct: direct::Client,
+    /// URL of its API server.
+    pub url: Uri,
+}
+
+/// Gets ready for calls to the control plane: by that kubeconfig, or as kubectl and pods find theirs.
 ///
 /// # Errors
 /// When there is none, or it can't be used.
 #[expect(clippy::disallowed_methods, reason = "the control plane's account is the environment's to give")]
-pub async fn connect(kubeconfig: Option<&Path>) -> Result<(Client, Uri), ConnectError> {
+pub async fn connect(kubeconfig: Option<&Path>) -> Result<Connected, ConnectError> {
     let mut config = match kubeconfig {
         Some(path) => {
             let refused = || ConnectError::Kubeconfig(path.to_owned());
@@ -60,6 +79,8 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<(Client, Uri), Connect
     }
     // Retries are ours: kube's own may keep one call for minutes.
     config.default_retry = false;
+    let direct = direct::client(&config, direct::connector(GaiResolver::new()), CONNECT);
+    let direct = direct.map_err(|_| ConnectError::Client)?;
     let url = config.cluster_url.clone();
-    Ok((Client::try_from(config).map_err(|_| ConnectError::Client)?, url))
+    Ok(Connected { client: Client::try_from(config).map_err(|_| ConnectError::Client)?, direct, url })
 }
