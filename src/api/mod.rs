@@ -7,5 +7,5 @@ pub mod conditions;
 pub mod crd;
 pub mod credentials;
 pub mod handed_out;
+pub mod id;
 pub mod names;
-pub mod uid;

@@ -51,16 +51,14 @@ impl Gauges {
 
 impl Collector for Gauges {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        let now = clock::now();
+        let now = clock::now().as_second();
         let mut phases: HashMap<Phase, i64> = HashMap::new();
         let mut overdue = 0;
         let leading = self.leading.load(Ordering::Relaxed);
         if leading {
             self.mirror.each(|phase, expires| {
                 *phases.entry(phase).or_default() += 1;
-                if let Some(expired) = expires.filter(|t| *t < now) {
-                    overdue = overdue.max(now.as_second() - expired.as_second());
-                }
+                overdue = expires.map_or(overdue, |expires| overdue.max(now - expires));
             });
         }
         let mut family = encoder.encode_descriptor(BINDINGS.name, BINDINGS.help, None, BINDINGS.kind)?;

@@ -17,7 +17,7 @@ use super::limit::{self, Guest};
 use super::record::{Record, Remembered};
 use crate::api::binding::{KymaBinding, MIN_EXPIRATION_SECONDS};
 use crate::api::conditions::Kind;
-use crate::api::uid::Uid;
+use crate::api::id::Id;
 
 /// How long a write may be under way: an API server ends a request after a minute by itself
 /// (`--request-timeout`).
@@ -50,20 +50,18 @@ pub enum Rights {
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// Its name.
-    pub name: Box<str>,
+    pub name: Id,
     /// The instance it is for.
     pub instance: Arc<str>,
-    predecessor: Option<Box<str>>,
-    created: Timestamp,
+    /// Second of its creation; Kubernetes says no more.
+    created: i64,
     seat: Option<Seat>,
     /// Whether something of it may exist in a managed cluster or as a Secret. False only for
     /// what was born under our eyes and for which no call has been made to its cluster yet.
     pub touched: bool,
     /// Resource version of our latest write; an object older than that is an echo from before.
     written: u64,
-    /// Until when a process before us may still have its acceptance under way: it was there undecided
-    /// when we came. Whatever is written to the object first, by us or by it, ends that.
-    unclaimed: Option<Timestamp>,
+    rare: Option<Box<Rare>>,
     /// Whether we let the object go: its end is no surprise, and nothing of it is left.
     pub released: bool,
     /// Whether a sweep missed something of its access, which is to be looked at.
@@ -75,14 +73,42 @@ pub struct Entry {
     /// The rules of its role, as the last sweep found them.
     pub rules: Rules,
     /// How often its cluster would not let it be removed.
-    pub refusals: u32,
+    pub refusals: u16,
     /// Failures in a row.
     pub backoff: Backoff,
 }
 
+/// What most bindings don't have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Rare {
+    predecessor: Option<Id>,
+    /// Until when a process before us may still have its acceptance under way: it was there undecided
+    /// when we came. Whatever is written to the object first, by us or by it, ends that.
+    unclaimed: Option<Timestamp>,
+}
+
 impl Entry {
-    fn guest<'a>(&'a self, uid: &'a Uid, ends: Seat) -> Guest<'a> {
-        Guest { name: &self.name, predecessor: self.predecessor.as_deref(), age: (self.created, uid), ends }
+    fn rare(predecessor: Option<Id>, unclaimed: Option<Timestamp>) -> Option<Box<Rare>> {
+        let rare = Rare { predecessor, unclaimed };
+        (rare != Rare::default()).then(|| Box::new(rare))
+    }
+
+    fn predecessor(&self) -> Option<&Id> {
+        self.rare.as_ref()?.predecessor.as_ref()
+    }
+
+    fn unclaimed(&self) -> Option<Timestamp> {
+        self.rare.as_ref()?.unclaimed
+    }
+
+    fn set_unclaimed(&mut self, until: Option<Timestamp>) {
+        if self.unclaimed() != until {
+            self.rare = Self::rare(self.predecessor().cloned(), until);
+        }
+    }
+
+    fn guest<'a>(&'a self, uid: &'a Id, ends: Seat) -> Guest<'a> {
+        Guest { name: &self.name, predecessor: self.predecessor(), age: (self.created, uid), ends }
     }
 }
 
@@ -121,10 +147,10 @@ pub struct Stray {
 /// The memory of all bindings.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
-    entries: HashMap<Uid, Entry>,
-    by_instance: HashMap<Arc<str>, HashSet<Uid>>,
+    entries: HashMap<Id, Entry>,
+    by_instance: HashMap<Arc<str>, HashSet<Id>>,
     /// UIDs of the list that is being received, if one is.
-    listing: Option<HashSet<Uid>>,
+    listing: Option<HashSet<Id>>,
     listed: bool,
     /// Since when the list is whole; not while one is being received.
     whole_since: Option<Timestamp>,
@@ -160,7 +186,7 @@ impl Ledger {
                 let unclaimed = undecided && !self.listed && !self.entries.contains_key(&uid);
                 let entry = self.record(&uid, binding, true);
                 if unclaimed {
-                    entry.unclaimed = now.checked_add(LONGEST_WRITE).ok();
+                    entry.set_unclaimed(now.checked_add(LONGEST_WRITE).ok());
                 }
                 // A control plane restored from a backup counts its versions from before.
                 entry.written = 0;
@@ -183,7 +209,7 @@ impl Ledger {
             Event::Apply(binding) => {
                 // Born under our eyes: whatever is made of it, we shall have made.
                 let history_unknown = !self.listed;
-                self.record(&uid_of(binding), binding, history_unknown).unclaimed = None;
+                self.record(&uid_of(binding), binding, history_unknown).set_unclaimed(None);
             }
             Event::Delete(binding) => {
                 let stray = self.drop_entry(&uid_of(binding));
@@ -193,7 +219,7 @@ impl Ledger {
                     let record = entry.record.and_then(|record| record.get());
                     let recorded = record.as_ref().map(|record| record.cluster_id.clone());
                     self.strays.push(Stray {
-                        name: entry.name.into(),
+                        name: entry.name.to_string(),
                         uid: uid.to_string(),
                         instance: entry.instance.as_ref().to_owned(),
                         cluster_id: recorded.or_else(|| binding.status.as_ref()?.cluster_id.clone()),
@@ -226,21 +252,20 @@ impl Ledger {
         std::mem::take(&mut self.strays)
     }
 
-    fn record(&mut self, uid: &Uid, binding: &KymaBinding, touched: bool) -> &mut Entry {
+    fn record(&mut self, uid: &Id, binding: &KymaBinding, touched: bool) -> &mut Entry {
         let entry = self.entries.entry(uid.clone()).or_insert_with(|| {
             let instance = binding.spec.instance_id.as_str();
             let known = self.by_instance.get_key_value(instance).map(|(instance, _)| instance.clone());
             let instance = known.unwrap_or_else(|| instance.into());
             self.by_instance.entry(instance.clone()).or_default().insert(uid.clone());
             Entry {
-                name: binding.name_any().into(),
+                name: binding.name_any().as_str().into(),
                 instance,
-                predecessor: binding.spec.predecessor_binding_id.as_deref().map(Box::from),
-                created: binding.created_at().unwrap_or_default(),
+                created: binding.created_at().map_or(0, Timestamp::as_second),
                 seat: None,
                 touched,
                 written: 0,
-                unclaimed: None,
+                rare: Entry::rare(binding.spec.predecessor_binding_id.as_deref().map(Id::from), None),
                 released: false,
                 doubted: false,
                 record: None,
@@ -260,7 +285,7 @@ impl Ledger {
         entry
     }
 
-    fn drop_entry(&mut self, uid: &Uid) -> Option<(Uid, Entry)> {
+    fn drop_entry(&mut self, uid: &Id) -> Option<(Id, Entry)> {
         let (uid, entry) = self.entries.remove_entry(uid)?;
         if let Some(uids) = self.by_instance.get_mut(&entry.instance) {
             uids.remove(&uid);
@@ -294,7 +319,7 @@ impl Ledger {
     #[must_use]
     pub fn names_of(&self, instance: &str) -> Vec<String> {
         let uids = self.by_instance.get(instance).into_iter().flatten();
-        uids.filter_map(|uid| Some(self.entries.get(uid)?.name.clone().into())).collect()
+        uids.filter_map(|uid| Some(self.entries.get(uid)?.name.to_string())).collect()
     }
 
     /// Forgets the failures of all bindings of an instance: what they failed for is over.
@@ -310,12 +335,12 @@ impl Ledger {
     /// keeps it. Decision and seat are one step under one lock, so two can't take the last place.
     /// Nothing is decided while an acceptance that we don't know of may be under way.
     pub fn admit(&mut self, uid: &str, max: usize, now: Timestamp) -> Admission {
-        let wishing = Uid::from(uid);
+        let wishing = Id::from(uid);
         let Some(entry) = self.entries.get(&wishing) else { return Admission::Full };
         if entry.seat.is_some() {
             return Admission::Seated;
         }
-        let unclaimed = |entry: &Entry| entry.unclaimed.is_some_and(|until| until > now);
+        let unclaimed = |entry: &Entry| entry.unclaimed().is_some_and(|until| until > now);
         if unclaimed(entry) {
             return Admission::ClaimFirst;
         }
@@ -342,7 +367,7 @@ impl Ledger {
         let written = binding.version();
         self.update(uid, |entry| {
             entry.written = entry.written.max(written);
-            entry.unclaimed = None;
+            entry.set_unclaimed(None);
         });
     }
 
@@ -361,7 +386,7 @@ fn latest_issue(binding: &KymaBinding) -> Option<Timestamp> {
     binding.created_at()?.checked_add(asked + GRACE).ok()
 }
 
-fn uid_of(binding: &KymaBinding) -> Uid {
+fn uid_of(binding: &KymaBinding) -> Id {
     binding.metadata.uid.as_deref().unwrap_or_default().into()
 }
 

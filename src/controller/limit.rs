@@ -7,17 +7,17 @@ use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 
-use crate::api::uid::Uid;
+use crate::api::id::Id;
 
 /// An accepted binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Guest<'a> {
     /// Its name.
-    pub name: &'a str,
+    pub name: &'a Id,
     /// Name of the binding that it shall replace.
-    pub predecessor: Option<&'a str>,
-    /// When it was created, and its UID: an order that all processes see alike.
-    pub age: (Timestamp, &'a Uid),
+    pub predecessor: Option<&'a Id>,
+    /// The second in which it was created, and its UID: an order that all processes see alike.
+    pub age: (i64, &'a Id),
     /// When it ends; `None` until its token says it.
     pub ends: Option<Timestamp>,
 }
@@ -70,8 +70,10 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn guest<'a>(name: &'a str, predecessor: Option<&'a str>, born: i64) -> Guest<'a> {
-        Guest { name, predecessor, age: (at(born), Box::leak(Box::new(name.into()))), ends: None }
+    fn guest(name: &str, predecessor: Option<&str>, born: i64) -> Guest<'static> {
+        let id = |text: &str| -> &'static Id { Box::leak(Box::new(text.into())) };
+        let (name, predecessor) = (id(name), predecessor.map(id));
+        Guest { name, predecessor, age: (born, name), ends: None }
     }
 
     fn taken(guests: &[Guest<'_>]) -> usize {
@@ -129,7 +131,9 @@ mod tests {
                 let name = NAMES[random.random_range(0..NAMES.len())];
                 let predecessor = random.random_bool(0.7).then(|| NAMES[random.random_range(0..NAMES.len())]);
                 let wishing = guest(name, predecessor, born);
-                if living.iter().all(|guest| guest.name != name) && admits(&living, wishing, max, at(100)) {
+                if living.iter().all(|guest| guest.name != wishing.name)
+                    && admits(&living, wishing, max, at(100))
+                {
                     living.push(wishing);
                 }
                 assert!(taken(&living) <= max && living.len() <= 2 * max, "seed {seed}: {living:?}");

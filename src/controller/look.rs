@@ -58,7 +58,7 @@ pub fn look(binding: &KymaBinding, ctx: &Context) -> Result<Found, NameError> {
     let now = clock::now();
     let instance = ctx.instances.state(&binding.spec.instance_id);
     let with = decide::circumstances(binding, &instance);
-    let secret = ctx.secrets.get(&owner.binding.object_name(), &owner.uid);
+    let secret = ctx.secrets.get(&owner.binding, &owner.uid);
     let (touched, doubted, unrevoked, record) = {
         let mut ledger = ctx.ledger.lock();
         ledger.update(&owner.uid, |entry| {

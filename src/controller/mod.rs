@@ -44,6 +44,7 @@ use tracing::Instrument as _;
 use tracing::field::Empty;
 
 use crate::api::binding::KymaBinding;
+use crate::api::id::Id;
 use crate::api::names::{MANAGED_BY, MANAGED_BY_VALUE, TRACEPARENT, TRACESTATE};
 use crate::clock;
 use crate::direct;
@@ -194,17 +195,19 @@ impl BindingController {
         let (touched, follows) = (following.touched.clone(), following.clone());
         // Until then the mirror may show what was there before this process led.
         let seen =
-            move |name: &str| follows.listed.load(Ordering::Acquire).then(|| mirror.get(name)).flatten();
+            move |name: &Id| follows.listed.load(Ordering::Acquire).then(|| mirror.get(name)).flatten();
         let issued = seen.clone();
         // What is being removed loses its Secret as it should.
         let touched_by_loss = ReceiverStream::new(looks)
-            .filter(move |name| std::future::ready(issued(name).is_some_and(|b| is_kept(&b))))
-            .map(Arc::from);
+            .filter(move |name| {
+                std::future::ready(issued(&name.as_str().into()).is_some_and(|b| is_kept(&b)))
+            })
+            .map(|name| Id::from(name.as_str()));
         let swept = Arc::<Touched>::default();
         let to_sweep = swept.clone();
         let touched_by_instance = ReceiverStream::new(changes).flat_map(move |instance| {
             to_sweep.tell(instance.as_str());
-            stream::iter(ledger.lock().names_of(&instance)).map(Arc::from)
+            stream::iter(ledger.lock().names_of(&instance)).map(|name| Id::from(name.as_str()))
         });
         // Each part is a task, so that an event of one doesn't wake all.
         let mut parts = JoinSet::new();
@@ -227,7 +230,7 @@ impl BindingController {
                 stream::select(stream::select(touched.stream(), touched_by_instance), touched_by_loss);
             // No bound on concurrency: a slow cluster must not keep the others waiting. Calls under
             // way are bounded where they are made: to the control plane, and to each cluster.
-            let round = |name: &str| Some(turn(seen(name)?, ctx.clone(), metrics.clone()));
+            let round = |name: &Id| Some(turn(seen(name)?, ctx.clone(), metrics.clone()));
             queue::run(names, round).await;
         });
         let (ctx, known) = (context.clone(), instances.clone());

@@ -4,13 +4,14 @@
 //! unbind for one, so that was a tenth of them: docs/performance.md.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, Stream, StreamExt as _, pin_mut};
 use tokio_util::time::DelayQueue;
 use tokio_util::time::delay_queue::Key;
+
+use crate::api::id::Id;
 
 /// Longest time until a name is looked at again; the timer takes none of years.
 const LONGEST: Duration = Duration::from_hours(24);
@@ -51,19 +52,19 @@ enum Stand {
 
 /// What a turn begins or ends with.
 enum Cause {
-    Comes(Arc<str>),
-    Due(Arc<str>),
-    Done(Arc<str>, Action),
+    Comes(Id),
+    Due(Id),
+    Done(Id, Action),
 }
 
 /// Gives turns until the names end. `round` begins one, and is `None` for what isn't there; its end says when the next
 /// is.
 pub async fn run<F: Future<Output = Action>>(
-    names: impl Stream<Item = Arc<str>>,
-    round: impl Fn(&str) -> Option<Turn<F>>,
+    names: impl Stream<Item = Id>,
+    round: impl Fn(&Id) -> Option<Turn<F>>,
 ) {
-    let mut turns = HashMap::<Arc<str>, Stand>::new();
-    let mut later = DelayQueue::<Arc<str>>::new();
+    let mut turns = HashMap::<Id, Stand>::new();
+    let mut later = DelayQueue::<Id>::new();
     let mut rounds = FuturesUnordered::new();
     pin_mut!(names);
     loop {
@@ -107,12 +108,7 @@ pub async fn run<F: Future<Output = Action>>(
     }
 }
 
-fn rest(
-    turns: &mut HashMap<Arc<str>, Stand>,
-    later: &mut DelayQueue<Arc<str>>,
-    name: Arc<str>,
-    Action(after): Action,
-) {
+fn rest(turns: &mut HashMap<Id, Stand>, later: &mut DelayQueue<Id>, name: Id, Action(after): Action) {
     if let Some(after) = after {
         let key = later.insert(name.clone(), after.min(LONGEST));
         turns.insert(name, Stand::Later(key));
@@ -123,6 +119,8 @@ fn rest(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use parking_lot::Mutex;
     use tokio::sync::{Semaphore, mpsc};
     use tokio::time::Instant;
@@ -132,7 +130,7 @@ mod tests {
 
     /// Names that come, the turns they had so far with their times in seconds, and what lets a turn end.
     struct World {
-        names: mpsc::UnboundedSender<Arc<str>>,
+        names: mpsc::UnboundedSender<Id>,
         had: Arc<Mutex<Vec<(String, u64)>>>,
         ends: Arc<Semaphore>,
     }
@@ -143,8 +141,8 @@ mod tests {
         let (had, ends) = (Arc::<Mutex<Vec<_>>>::default(), Arc::new(Semaphore::new(0)));
         let (turns, ending, next) = (had.clone(), ends.clone(), Arc::new(next));
         let began = Instant::now();
-        tokio::spawn(run(UnboundedReceiverStream::new(come), move |name: &str| {
-            let (turns, ending, next, name) = (turns.clone(), ending.clone(), next.clone(), name.to_owned());
+        tokio::spawn(run(UnboundedReceiverStream::new(come), move |name: &Id| {
+            let (turns, ending, next, name) = (turns.clone(), ending.clone(), next.clone(), name.to_string());
             if name.starts_with("at once") {
                 turns.lock().push((name.clone(), began.elapsed().as_secs()));
                 return Some(Turn::Done(next(&name)));

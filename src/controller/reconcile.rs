@@ -224,7 +224,9 @@ impl Round<'_> {
                         self.give_up(GiveUp::Forgotten).await;
                     }
                     Revoked::Failed(failure) => {
-                        self.ctx.ledger.lock().update(&self.known.owner.uid, |entry| entry.refusals += 1);
+                        self.ctx.ledger.lock().update(&self.known.owner.uid, |entry| {
+                            entry.refusals = entry.refusals.saturating_add(1);
+                        });
                         let message = format!("{failure}; what was made for this binding is not removed yet");
                         self.ctx.tell(self.binding, Told::CleanupFailed, message.clone()).await;
                         return self.retry(Outcome::Removing(reason(&failure), message)).await;

@@ -12,16 +12,16 @@ use parking_lot::RwLock;
 use tokio::sync::{SetOnce, mpsc};
 
 use super::record::{Record, Remembered};
+use crate::api::id::Id;
 use crate::api::names::{BINDING_UID, BindingId};
-use crate::api::uid::Uid;
 
 /// What is known of one Secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     /// Its UID.
-    pub uid: Uid,
+    pub uid: Id,
     /// UID of the binding that it is marked with.
-    pub binding_uid: Uid,
+    pub binding_uid: Id,
     /// When it was created: a binding's life is counted from there.
     pub created: Option<Timestamp>,
     /// Where its access was made.
@@ -30,11 +30,11 @@ pub struct Seen {
 
 #[derive(Default)]
 struct Index {
-    seen: HashMap<Box<str>, Seen>,
-    listing: HashSet<String>,
+    seen: HashMap<Id, Seen>,
+    listing: HashSet<Id>,
 }
 
-/// The Secrets by name.
+/// The Secrets by the names of their bindings.
 #[derive(Default)]
 pub struct Secrets {
     index: RwLock<Index>,
@@ -42,11 +42,15 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// The Secret of that name, if there is one that is marked with that binding.
+    /// The Secret of the binding of that name, if there is one that is marked with its UID.
     #[must_use]
-    pub fn get(&self, name: &str, binding_uid: &str) -> Option<Seen> {
+    pub fn get(&self, binding: &BindingId, binding_uid: &str) -> Option<Seen> {
         let index = self.index.read();
-        index.seen.get(name).filter(|seen| seen.binding_uid == binding_uid.into()).cloned()
+        index
+            .seen
+            .get(&binding.as_str().into())
+            .filter(|seen| seen.binding_uid == binding_uid.into())
+            .cloned()
     }
 
     /// Whether a whole list was seen.
@@ -81,34 +85,42 @@ impl Secrets {
         match event {
             Event::Init => index.listing.clear(),
             Event::InitApply(secret) => {
-                index.listing.insert(secret.name_any());
-                index.put(&secret);
+                if let Some(binding) = binding_of(&secret) {
+                    index.listing.insert(binding.clone());
+                    index.seen.insert(binding, seen(&secret));
+                }
             }
             Event::InitDone => {
                 let listing = std::mem::take(&mut index.listing);
-                gone.extend(
-                    index.seen.extract_if(|name, _| !listing.contains(&**name)).map(|(name, _)| name),
-                );
+                let lost = index.seen.extract_if(|binding, _| !listing.contains(binding));
+                gone.extend(lost.map(|(binding, _)| binding.to_string()));
                 // Every list after the first finds it set.
                 let _ = self.synced.set(());
             }
-            Event::Apply(secret) => index.put(&secret),
+            Event::Apply(secret) => {
+                if let Some(binding) = binding_of(&secret) {
+                    index.seen.insert(binding, seen(&secret));
+                }
+            }
             Event::Delete(secret) => {
-                gone.extend(index.seen.remove_entry(&*secret.name_any()).map(|(name, _)| name));
+                let lost = binding_of(&secret).filter(|binding| index.seen.remove(binding).is_some());
+                gone.extend(lost.map(|binding| binding.to_string()));
             }
         }
-        gone.iter().filter_map(|name| Some(BindingId::of_object(name)?.as_str().to_owned())).collect()
+        gone
     }
 }
 
-impl Index {
-    fn put(&mut self, secret: &PartialObjectMeta<Secret>) {
-        let seen = Seen {
-            uid: secret.metadata.uid.as_deref().unwrap_or_default().into(),
-            binding_uid: secret.labels().get(BINDING_UID).map_or("", String::as_str).into(),
-            created: secret.creation_timestamp().map(|t| t.0),
-            record: Record::read(secret.annotations()).as_ref().and_then(Remembered::of),
-        };
-        self.seen.insert(secret.name_any().into(), seen);
+/// Name of the binding that a Secret is named after. Others are nobody's, whatever their marks say.
+fn binding_of(secret: &PartialObjectMeta<Secret>) -> Option<Id> {
+    Some(BindingId::of_object(&secret.name_any())?.as_str().into())
+}
+
+fn seen(secret: &PartialObjectMeta<Secret>) -> Seen {
+    Seen {
+        uid: secret.metadata.uid.as_deref().unwrap_or_default().into(),
+        binding_uid: secret.labels().get(BINDING_UID).map_or("", String::as_str).into(),
+        created: secret.creation_timestamp().map(|t| t.0),
+        record: Record::read(secret.annotations()).as_ref().and_then(Remembered::of),
     }
 }

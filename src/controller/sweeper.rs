@@ -57,7 +57,7 @@ pub async fn run(ctx: Arc<Context>, changes: &Touched) {
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sweeps = JoinSet::new();
     loop {
-        for instance in changes.take() {
+        for instance in changes.take().iter().map(ToString::to_string) {
             schedule.changed(&instance, cluster_of(&ctx, &instance), clock::now());
         }
         while sweeps.len() < AT_ONCE {
@@ -179,7 +179,7 @@ fn issued(ctx: &Context, instance: &str, cluster: &Cluster) -> Vec<Owner> {
         let pinned = ctx.pin(binding).is_some_and(|pin| pin == cluster.id);
         is_issued(binding) && !binding.is_deleting() && !binding.is(Kind::Stalled) && pinned
     };
-    let known = names.iter().filter_map(|name| ctx.mirror.get(name).filter(here));
+    let known = names.iter().filter_map(|name| ctx.mirror.get(&name.as_str().into()).filter(here));
     known.filter_map(|binding| ctx.owner(&binding).ok()).collect()
 }
 
@@ -217,7 +217,8 @@ async fn look_after(
 fn orphans<'a>(ctx: &Context, found: &'a [Marked]) -> Result<Vec<&'a Marked>, Refusal> {
     let ledger = ctx.ledger.lock();
     let lives = |marked: &Marked| {
-        ledger.entry(&marked.binding_uid).is_some_and(|entry| *entry.name == *marked.binding.as_str())
+        let name = marked.binding.as_str().into();
+        ledger.entry(&marked.binding_uid).is_some_and(|entry| entry.name == name)
     };
     sweep::judge(found, ledger.knowledge(), lives, times(ctx))
 }

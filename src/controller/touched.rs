@@ -7,22 +7,24 @@ use futures::{Stream, StreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::api::id::Id;
+
 /// What may have changed. It never holds more names than there are.
 #[derive(Default)]
 pub struct Touched {
-    names: Mutex<HashSet<Arc<str>>>,
+    names: Mutex<HashSet<Id>>,
     wake: Notify,
 }
 
 impl Touched {
     /// Takes note of one; never waits.
-    pub fn tell(&self, name: impl Into<Arc<str>>) {
+    pub fn tell(&self, name: impl Into<Id>) {
         self.names.lock().insert(name.into());
         self.wake.notify_one();
     }
 
     /// Hands over all so far.
-    pub fn take(&self) -> HashSet<Arc<str>> {
+    pub fn take(&self) -> HashSet<Id> {
         std::mem::take(&mut *self.names.lock())
     }
 
@@ -32,7 +34,7 @@ impl Touched {
     }
 
     /// All, as they come.
-    pub fn stream(self: Arc<Self>) -> impl Stream<Item = Arc<str>> {
+    pub fn stream(self: Arc<Self>) -> impl Stream<Item = Id> {
         let batches = stream::unfold(self, async |touched| {
             loop {
                 let names = touched.take();
@@ -59,9 +61,9 @@ mod tests {
         let mut stream = Box::pin(touched.clone().stream());
         let mut two = [stream.next().await.unwrap(), stream.next().await.unwrap()];
         two.sort();
-        assert_eq!(two.each_ref().map(|name| &**name), ["a", "b"]);
+        assert_eq!(two.map(|name| name.to_string()), ["a", "b"]);
         touched.tell("a");
-        assert_eq!(stream.next().await.as_deref(), Some("a"));
+        assert_eq!(stream.next().await, Some("a".into()));
         assert!(futures::poll!(stream.next()).is_pending());
     }
 }

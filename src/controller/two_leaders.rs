@@ -76,7 +76,7 @@ impl World {
         for (binding, at) in server.iter().enumerate() {
             ledger.observe(&Event::InitApply(object(binding, *at)), now());
             if !claims {
-                ledger.update(&uid(binding), |entry| entry.unclaimed = None);
+                ledger.update(&uid(binding), |entry| entry.set_unclaimed(None));
             }
         }
         ledger.observe(&Event::InitDone, now());
@@ -145,7 +145,7 @@ impl World {
     fn key(&self) -> String {
         let entries: Vec<_> = (0..self.seen.len())
             .filter_map(|b| self.ledger.entry(&uid(b)))
-            .map(|e| (e.seat, e.unclaimed, e.written))
+            .map(|e| (e.seat, e.unclaimed(), e.written))
             .collect();
         format!("{:?}{:?}{:?}{:?}{entries:?}", self.server, self.seen, self.events, self.under_way)
     }

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, SetOnce};
 
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::Phase;
+use crate::api::id::Id;
 use crate::following::follow;
 
 pub use order::Begun;
@@ -52,32 +53,33 @@ pub enum Change<'a> {
 
 /// Bindings by name.
 #[derive(Default)]
-pub struct Bindings(HashMap<Arc<str>, Entry>);
+pub struct Bindings(HashMap<Id, Entry>);
 
 struct Entry {
     kept: Kept,
     phase: Phase,
-    expires: Option<Timestamp>,
+    /// In which second.
+    expires: Option<i64>,
 }
 
 impl Bindings {
     /// The binding of that name.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<Arc<KymaBinding>> {
+    pub fn get(&self, name: &Id) -> Option<Arc<KymaBinding>> {
         self.0.get(name)?.kept.get()
     }
 
     /// The names of all.
-    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+    pub fn names(&self) -> impl Iterator<Item = &Id> {
         self.0.keys()
     }
 
-    fn has(&self, name: &str, uid: &str) -> bool {
+    fn has(&self, name: &Id, uid: &str) -> bool {
         self.get(name).is_some_and(|known| known.metadata.uid.as_deref() == Some(uid))
     }
 
     /// The name may be another binding's by now.
-    fn remove(&mut self, name: &str, uid: &str) {
+    fn remove(&mut self, name: &Id, uid: &str) {
         if self.has(name, uid) {
             self.0.remove(name);
         }
@@ -86,17 +88,8 @@ impl Bindings {
     /// Whether another binding has that name by now. What this process made is told before the watch has shown the
     /// end of what was called so before.
     fn has_newer(&self, binding: &KymaBinding) -> bool {
-        self.get(&binding.name_any())
+        self.get(&name_of(binding))
             .is_some_and(|known| known.uid() != binding.uid() && known.version() > binding.version())
-    }
-
-    fn put(&mut self, name: &str, entry: Entry) {
-        match self.0.get_mut(name) {
-            Some(known) => *known = entry,
-            None => {
-                self.0.insert(name.into(), entry);
-            }
-        }
     }
 }
 
@@ -104,7 +97,7 @@ impl Entry {
     fn of(binding: KymaBinding) -> Self {
         let phase = binding.status.as_ref().and_then(|status| status.phase).unwrap_or(Phase::Pending);
         let phase = if binding.is_deleting() { Phase::Terminating } else { phase };
-        let expires = binding.expires_at();
+        let expires = binding.expires_at().map(Timestamp::as_second);
         Self { kept: Kept::keep(binding), phase, expires }
     }
 }
@@ -206,8 +199,8 @@ impl Mirror {
         match event {
             Event::Init => self.index.write().listing = Bindings::default(),
             Event::InitApply(binding) => {
-                let (name, entry) = (binding.name_any(), Entry::of(binding));
-                self.index.write().listing.put(&name, entry);
+                let (name, entry) = (name_of(&binding), Entry::of(binding));
+                self.index.write().listing.0.insert(name, entry);
             }
             Event::InitDone => {
                 let before = {
@@ -224,13 +217,13 @@ impl Mirror {
                 let name = binding.name_any();
                 if !self.index.read().all.has_newer(&binding) {
                     let entry = Entry::of(binding);
-                    self.index.write().all.put(&name, entry);
+                    self.index.write().all.0.insert(name.as_str().into(), entry);
                 }
                 tell(Change::Changed(&name));
             }
             Event::Delete(binding) => {
                 let (name, uid) = (binding.name_any(), binding.uid().unwrap_or_default());
-                self.index.write().all.remove(&name, &uid);
+                self.index.write().all.remove(&name.as_str().into(), &uid);
                 tell(Change::Gone(&name, &uid));
             }
         }
@@ -257,7 +250,7 @@ impl Mirror {
     pub fn is_gone(&self, begun: Option<Begun>, binding: KymaBinding) {
         let mut watching = self.watching.lock();
         let (name, uid) = (binding.name_any(), binding.uid().unwrap_or_default());
-        let known = self.index.read().all.has(&name, &uid);
+        let known = self.index.read().all.has(&name.as_str().into(), &uid);
         if begun.is_some_and(|begun| watching.order.is_gone(begun, &uid, known)) {
             self.take(&watching.followers, Event::Delete(binding));
         }
@@ -271,12 +264,12 @@ impl Mirror {
 
     /// The binding of that name.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<Arc<KymaBinding>> {
+    pub fn get(&self, name: &Id) -> Option<Arc<KymaBinding>> {
         self.index.read().all.get(name)
     }
 
-    /// Calls with the phase of each binding, and when it expires, if that is known.
-    pub fn each(&self, mut call: impl FnMut(Phase, Option<Timestamp>)) {
+    /// Calls with the phase of each binding, and the second in which it expires, if that is known.
+    pub fn each(&self, mut call: impl FnMut(Phase, Option<i64>)) {
         self.index.read().all.0.values().for_each(|entry| call(entry.phase, entry.expires));
     }
 
@@ -285,6 +278,10 @@ impl Mirror {
     pub fn secrets(&self) -> &Secrets {
         &self.secrets
     }
+}
+
+fn name_of(binding: &KymaBinding) -> Id {
+    binding.name_any().as_str().into()
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ fn list(mirror: &Mirror, listed: &[KymaBinding]) {
 }
 
 fn uid(mirror: &Mirror, name: &str) -> Option<String> {
-    mirror.get(name)?.uid()
+    mirror.get(&name.into())?.uid()
 }
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn it_shows_what_is_there_once_it_is_known() {
     mirror.is(begun, &binding("b", "2", 5));
     mirror.watched(Event::Apply(binding("b", "2", 5)));
     assert_eq!(heard.take(), ["b comes", "b"], "once");
-    assert_eq!(mirror.get("b").unwrap().metadata.managed_fields, None);
+    assert_eq!(mirror.get(&"b".into()).unwrap().metadata.managed_fields, None);
     let mut seen = Vec::new();
     mirror.each(|phase, expires| seen.push((phase, expires.is_some())));
     assert_eq!(seen, [(Phase::Ready, true); 2]);
