@@ -4,6 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use uuid::Uuid;
 
 use super::arena::{Arena, Site, Way, id_of, register};
 use super::floor::Floor;
@@ -111,10 +114,16 @@ async fn load(
         let (number, loader) = (i % instances.len(), &loader);
         let (instance, runtime) = (&instances[number], format!("r-{name}-{number}"));
         let (control_plane, cluster) = (&control_plane, &cluster);
-        async move { loader.load(&format!("{name}-loaded-{i}"), instance, &runtime, control_plane, cluster).await }
+        async move { loader.load(&drawn(size, i), instance, &runtime, control_plane, cluster).await }
     };
     stream::iter(0..size).map(write).buffer_unordered(LOADERS).try_collect::<()>().await?;
-    if size == 0 { Ok([0, 0]) } else { loader.sizes(&format!("{name}-loaded-0")).await }
+    if size == 0 { Ok([0, 0]) } else { loader.sizes(&drawn(size, 0)).await }
+}
+
+/// The id of one of so many bindings: a UUID, as platforms draw them.
+fn drawn(size: usize, number: usize) -> String {
+    let seed = ((size as u64) << 32) + number as u64;
+    Uuid::from_u128(StdRng::seed_from_u64(seed).random()).to_string()
 }
 
 /// What is asked about bindings and Secrets while nothing happens, by the API server's own count.
