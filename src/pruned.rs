@@ -1,9 +1,10 @@
-//! Objects as watches read them, without `managedFields`: about half of an object is about who wrote which field of
+//! Objects as they are read, without `managedFields`: about half of an object is about who wrote which field of
 //! it, which nobody here asks for. Skipping it costs much less than reading it and throwing it away.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::Resource;
@@ -61,6 +62,21 @@ impl<'de> Deserialize<'de> for Pruned<KymaBinding> {
         }
         let Object { metadata, spec, status } = Object::deserialize(from)?;
         Ok(Self(KymaBinding { metadata: metadata.into(), spec, status }))
+    }
+}
+
+impl<'de> Deserialize<'de> for Pruned<Secret> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Object {
+            metadata: Metadata,
+            data: Option<BTreeMap<String, ByteString>>,
+            immutable: Option<bool>,
+            #[serde(rename = "type")]
+            type_: Option<String>,
+        }
+        let Object { metadata, data, immutable, type_ } = Object::deserialize(from)?;
+        Ok(Self(Secret { metadata: metadata.into(), data, immutable, type_, ..Secret::default() }))
     }
 }
 
@@ -144,5 +160,10 @@ mod tests {
         assert_eq!(read.0.metadata, serde_json::from_value(metadata()).unwrap());
         assert!(Pruned::<PartialObjectMeta<Secret>>::metadata_api(), "or data would be sent");
         assert!(!Pruned::<KymaBinding>::metadata_api());
+
+        let secret =
+            json!({"metadata": metadata(), "type": "Opaque", "immutable": true, "data": {"a": "QQ=="}});
+        let Pruned(read): Pruned<Secret> = serde_json::from_str(&sent(secret.clone())).unwrap();
+        assert_eq!(read, serde_json::from_value(secret).unwrap());
     }
 }

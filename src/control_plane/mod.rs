@@ -10,10 +10,10 @@ use hyper_util::client::legacy::connect::dns::GaiResolver;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-use crate::direct;
+use crate::direct::{self, Bounds};
 
-/// How long a connection may take.
-const CONNECT: Duration = Duration::from_secs(3);
+/// The answer is one object, and etcd takes none of more than 1.5 MiB.
+const BOUNDS: Bounds = Bounds { connect: Duration::from_secs(3), answer: 8 * 1024 * 1024 };
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +79,7 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Connected, ConnectErro
     }
     // Retries are ours: kube's own may keep one call for minutes.
     config.default_retry = false;
-    let direct = direct::client(&config, direct::connector(GaiResolver::new()), CONNECT);
+    let direct = direct::client(&config, direct::connector(GaiResolver::new()), BOUNDS);
     let direct = direct.map_err(|_| ConnectError::Client)?;
     let url = config.cluster_url.clone();
     Ok(Connected { client: Client::try_from(config).map_err(|_| ConnectError::Client)?, direct, url })

@@ -3,7 +3,6 @@
 use std::marker::PhantomData;
 
 use http::StatusCode;
-use http_body_util::BodyExt as _;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -14,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tower::ServiceExt as _;
 
 use crate::direct::{BoxError, Client};
+use crate::pruned::Pruned;
 use crate::secret::Zeroize as _;
 
 /// Why a call failed.
@@ -64,7 +64,7 @@ impl From<request::Error> for CallError {
     }
 }
 
-/// The objects of one kind in one namespace. No call has a deadline.
+/// The objects of one kind in one namespace, read without `managedFields`. No call has a deadline.
 pub struct Objects<K> {
     client: Client,
     requests: Request,
@@ -113,7 +113,8 @@ impl Answer {
 
 impl<K> Objects<K>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize,
+    Pruned<K>: DeserializeOwned,
 {
     /// Those in `namespace`.
     #[must_use]
@@ -135,7 +136,8 @@ where
     /// As all calls.
     pub async fn metadata(&self, name: &str) -> Result<Option<ObjectMeta>, CallError> {
         let request = self.requests.get_metadata(name, &GetParams::default())?;
-        let found: Option<PartialObjectMeta<K>> = found(self.call(request).await)?;
+        let found =
+            found(self.answer(request).await.and_then(|answer| answer.parse::<PartialObjectMeta<K>>()))?;
         Ok(found.map(|object| object.metadata))
     }
 
@@ -175,19 +177,18 @@ where
             uid: Some(uid.to_owned()),
             resource_version: version.map(str::to_owned),
         });
-        self.answer(self.requests.delete(name, &params)?).await?.left()
+        let left: Option<Pruned<K>> = self.answer(self.requests.delete(name, &params)?).await?.left()?;
+        Ok(left.map(|left| left.0))
     }
 
-    async fn call<T: DeserializeOwned>(&self, request: http::Request<Vec<u8>>) -> Result<T, CallError> {
-        self.answer(request).await?.parse()
+    async fn call(&self, request: http::Request<Vec<u8>>) -> Result<K, CallError> {
+        Ok(self.answer(request).await?.parse::<Pruned<K>>()?.0)
     }
 
     async fn answer(&self, request: http::Request<Vec<u8>>) -> Result<Answer, CallError> {
         let sent = self.client.clone().oneshot(request.map(Into::into)).await;
         let response = sent.map_err(CallError::Send)?;
-        let status = response.status();
-        let body = response.into_body().collect().await.map_err(|e| CallError::Send(e.into()))?;
-        Answer::of(status, body.to_bytes().into())
+        Answer::of(response.status(), response.into_body().into())
     }
 }
 

@@ -19,9 +19,12 @@ use tower::{Service, ServiceExt as _};
 
 use super::address::{Policy, Refused};
 use super::kubeconfig::{Access, Refusal};
-use crate::direct::{self, BoxError, Client};
+use crate::direct::{self, Bounds, BoxError, Client};
 
 type Pending<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
+
+/// Most of an answer that is read, bytes.
+const MAX_ANSWER: usize = 1024 * 1024;
 
 /// How long the calls may take.
 #[derive(Debug, Clone, Copy)]
@@ -45,8 +48,8 @@ impl Default for Deadlines {
 pub fn client(access: &Access, policy: &Arc<Policy>, deadlines: Deadlines) -> Result<Client, Refusal> {
     let config = access.config();
     let port = config.cluster_url.port_u16().unwrap_or(443);
-    direct::client(&config, Guarded::new(policy.clone(), port), deadlines.connect)
-        .map_err(|_| Refusal::Credentials)
+    let bounds = Bounds { connect: deadlines.connect, answer: MAX_ANSWER };
+    direct::client(&config, Guarded::new(policy.clone(), port), bounds).map_err(|_| Refusal::Credentials)
 }
 
 /// Connects to what may be connected to.

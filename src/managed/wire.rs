@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::LengthLimitError;
 use kube::client::Body;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -17,9 +17,6 @@ use crate::direct::Client;
 use crate::failpoint;
 use crate::secret::Zeroize as _;
 use crate::telemetry::metrics::Metrics;
-
-/// Most of an answer that is read, bytes.
-const MAX_ANSWER: usize = 1024 * 1024;
 
 /// Most calls to one cluster under way at once; each has a connection.
 const MAX_CALLS: usize = 16;
@@ -82,20 +79,7 @@ impl Wire {
             }
             let sent = self.client.clone().oneshot(request.map(Body::from)).await;
             let response = sent.map_err(|error| no_answer(error.as_ref()))?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER)
-                .collect()
-                .await
-                .map_err(|e| {
-                    if e.downcast_ref::<LengthLimitError>().is_some() {
-                        Failure::Misbehaves(Misbehaviour::TooLarge)
-                    } else {
-                        no_answer(e.as_ref())
-                    }
-                })?
-                .to_bytes()
-                .to_vec();
-            Ok(Answer { status, body })
+            Ok(Answer { status: response.status(), body: response.into_body().into() })
         };
         let exchange = failpoint::around("managed", name, exchange);
         let answer = tokio::time::timeout(self.deadline, exchange).await.unwrap_or(Err(Failure::TimedOut));
@@ -160,6 +144,9 @@ fn no_answer(error: &(dyn StdError + 'static)) -> Failure {
     while let Some(error) = source {
         if let Some(refused) = connect::refused(error) {
             return Failure::Address(refused);
+        }
+        if error.is::<LengthLimitError>() {
+            return Failure::Misbehaves(Misbehaviour::TooLarge);
         }
         if error.downcast_ref::<rustls::Error>().is_some() {
             return Failure::Unreachable(Unreachable::Tls);
