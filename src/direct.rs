@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::HOST;
+use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Request, Response, Uri};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Bytes;
@@ -37,6 +37,9 @@ pub struct Bounds {
     /// Most of an answer that is read, bytes.
     pub answer: usize,
 }
+
+/// Who we are in audit logs.
+pub const AGENT: HeaderValue = HeaderValue::from_static(concat!("kyma-bindings/", env!("CARGO_PKG_VERSION")));
 
 /// How long a connection is kept for the next call. An API server ends one that has been idle for 90 s, and a call
 /// that crosses with that end fails.
@@ -128,6 +131,7 @@ where
     C::Error: Into<BoxError>,
 {
     request.headers_mut().insert(HOST, pool.host.clone());
+    request.headers_mut().insert(USER_AGENT, AGENT);
     // What HTTP/1.1 says to a server itself (RFC 9112, section 3.2.1).
     if let Some(path) = request.uri().path_and_query().cloned() {
         *request.uri_mut() = path.into();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Uri;
+use http::header::USER_AGENT;
 use hyper_util::client::legacy::connect::dns::GaiResolver;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -79,6 +80,7 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Connected, ConnectErro
     }
     // Retries are ours: kube's own may keep one call for minutes.
     config.default_retry = false;
+    config.headers.push((USER_AGENT, direct::AGENT));
     let direct = direct::client(&config, direct::connector(GaiResolver::new()), BOUNDS);
     let direct = direct.map_err(|_| ConnectError::Client)?;
     let url = config.cluster_url.clone();

@@ -19,6 +19,8 @@ use crate::world::program;
 
 /// Whom the operator is in both clusters.
 const USER: &str = "asked-operator";
+/// What it calls itself, for whoever reads the audit logs.
+const AGENT: &str = concat!("kyma-bindings/", env!("CARGO_PKG_VERSION"));
 /// How long it is watched at rest.
 const REST: Duration = Duration::from_mins(1);
 /// How often the lease is renewed, by default.
@@ -120,6 +122,7 @@ fn asked_of(log: &Path) -> Counts {
         let verb = event["verb"].as_str().unwrap_or_default();
         let begun = if verb == "watch" { "ResponseStarted" } else { "ResponseComplete" };
         if event["user"]["username"] == USER && event["stage"] == begun {
+            assert_eq!(event["userAgent"], AGENT);
             let object = &event["objectRef"];
             // What is no resource is named by its path.
             let what = object["resource"].as_str().or(event["requestURI"].as_str()).unwrap_or_default();
