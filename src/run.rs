@@ -187,7 +187,8 @@ async fn run(args: Box<RunArgs>) -> Result<(), RunError> {
     // From the first moment on: whoever asks to stop while this starts shall find it listening.
     let terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
-    let Connected { client, direct, url } = connect(args.kubeconfig.as_deref()).await?;
+    let connected = connect(args.kubeconfig.as_deref()).await?;
+    let (client, direct) = (connected.client.clone(), connected.direct()?);
     let metrics = Arc::new(Metrics::default());
     metrics.collect(&tasks::DESCRIBED, Tasks(tokio::runtime::Handle::current()));
     let stop = CancellationToken::new();
@@ -227,7 +228,8 @@ async fn run(args: Box<RunArgs>) -> Result<(), RunError> {
         None
     } else {
         let ways = (client.clone(), direct);
-        let controller = BindingController::new(ways, settings(&args, &url), metrics.clone(), mirror.clone());
+        let controller =
+            BindingController::new(ways, settings(&args, connected.url()), metrics.clone(), mirror.clone());
         checks.extend(controller.readiness());
         metrics.collect(&gauges::DESCRIBED, gauges::Gauges::new(mirror.clone(), controller.leading()));
         Some(controller)

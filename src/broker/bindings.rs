@@ -214,7 +214,7 @@ impl Bindings {
     /// The binding as the watch has it.
     #[must_use]
     pub fn seen(&self, name: &str) -> Option<View> {
-        self.mirror.get(&name.into()).map(|binding| View::of(&binding))
+        self.mirror.get(name).map(|binding| View::of(&binding))
     }
 
     /// The binding as the control plane has it: for what the watch may not have seen yet.
@@ -302,7 +302,7 @@ impl Follower for Bindings {
             Change::Listed { before, now } => {
                 for (name, (_, waiter)) in self.waiters.lock().iter() {
                     let [before, now] =
-                        [before, now].map(|list| list.get(&name.as_str().into()).and_then(|b| b.uid()));
+                        [before, now].map(|list| list.get(name.as_str()).and_then(|b| b.uid()));
                     waiter.gone.lock().extend(before.filter(|uid| now.as_ref() != Some(uid)));
                     waiter.notify.notify_waiters();
                 }

@@ -11,10 +11,10 @@ use hyper_util::client::legacy::connect::dns::GaiResolver;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-use crate::direct::{self, Bounds};
+use crate::direct::{self, AGENT, Bounds};
 
 /// The answer is one object, and etcd takes none of more than 1.5 MiB.
-const BOUNDS: Bounds = Bounds { connect: Duration::from_secs(3), answer: 8 * 1024 * 1024 };
+const BOUNDS: Bounds = Bounds { connect: Duration::from_secs(5), answer: 8 * 1024 * 1024 };
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -44,10 +44,24 @@ pub enum ConnectError {
 pub struct Connected {
     /// kube's: for watches, lists and what is rare.
     pub client: Client,
-    /// For what somebody waits for: see [`objects`].
-    pub direct: direct::Client,
-    /// URL of its API server.
-    pub url: Uri,
+    config: Config,
+}
+
+impl Connected {
+    /// A client for what somebody waits for: see [`objects`].
+    ///
+    /// # Errors
+    /// When the credentials can't be used.
+    pub fn direct(&self) -> Result<direct::Client, ConnectError> {
+        direct::client(&self.config, direct::connector(GaiResolver::new()), BOUNDS)
+            .map_err(|_| ConnectError::Client)
+    }
+
+    /// URL of the API server.
+    #[must_use]
+    pub fn url(&self) -> &Uri {
+        &self.config.cluster_url
+    }
 }
 
 /// Gets ready for calls to the control plane: by that kubeconfig, or as kubectl and pods find theirs.
@@ -80,9 +94,7 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Connected, ConnectErro
     }
     // Retries are ours: kube's own may keep one call for minutes.
     config.default_retry = false;
-    config.headers.push((USER_AGENT, direct::AGENT));
-    let direct = direct::client(&config, direct::connector(GaiResolver::new()), BOUNDS);
-    let direct = direct.map_err(|_| ConnectError::Client)?;
-    let url = config.cluster_url.clone();
-    Ok(Connected { client: Client::try_from(config).map_err(|_| ConnectError::Client)?, direct, url })
+    config.headers.push((USER_AGENT, AGENT));
+    let client = Client::try_from(config.clone()).map_err(|_| ConnectError::Client)?;
+    Ok(Connected { client, config })
 }

@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 
 use http::StatusCode;
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::api::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions};
@@ -20,11 +21,11 @@ use crate::secret::Zeroize as _;
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// The request could not be written.
-    #[error("the request can't be written: {0}")]
-    Write(BoxError),
+    #[error("the request can't be written")]
+    Write(#[source] BoxError),
     /// The API server did not answer.
-    #[error("the control plane did not answer: {0}")]
-    Send(BoxError),
+    #[error("the control plane did not answer")]
+    Send(#[source] BoxError),
     /// It refused. Its message may quote what was sent: it ends here.
     #[error("the control plane answered HTTP {code} {reason}")]
     Refused {
@@ -130,17 +131,6 @@ where
         found(self.call(self.requests.get(name, &GetParams::default())?).await)
     }
 
-    /// The metadata of the object of that name, if there is one.
-    ///
-    /// # Errors
-    /// As all calls.
-    pub async fn metadata(&self, name: &str) -> Result<Option<ObjectMeta>, CallError> {
-        let request = self.requests.get_metadata(name, &GetParams::default())?;
-        let found =
-            found(self.answer(request).await.and_then(|answer| answer.parse::<PartialObjectMeta<K>>()))?;
-        Ok(found.map(|object| object.metadata))
-    }
-
     /// Creates an object.
     ///
     /// # Errors
@@ -184,11 +174,26 @@ where
     async fn call(&self, request: http::Request<Vec<u8>>) -> Result<K, CallError> {
         Ok(self.answer(request).await?.parse::<Pruned<K>>()?.0)
     }
+}
 
+impl<K> Objects<K> {
     async fn answer(&self, request: http::Request<Vec<u8>>) -> Result<Answer, CallError> {
         let sent = self.client.clone().oneshot(request.map(Into::into)).await;
         let response = sent.map_err(CallError::Send)?;
         Answer::of(response.status(), response.into_body().into())
+    }
+}
+
+impl Objects<Secret> {
+    /// The metadata of the Secret of that name, if there is one.
+    ///
+    /// # Errors
+    /// As all calls.
+    pub async fn metadata(&self, name: &str) -> Result<Option<ObjectMeta>, CallError> {
+        let request = self.requests.get_metadata(name, &GetParams::default())?;
+        let found = self.answer(request).await.and_then(|answer| answer.parse());
+        let found: Option<Pruned<PartialObjectMeta<Secret>>> = self::found(found)?;
+        Ok(found.map(|object| object.0.metadata))
     }
 }
 
@@ -206,7 +211,6 @@ fn found<T>(answer: Result<T, CallError>) -> Result<Option<T>, CallError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::api::core::v1::Secret;
     use kube::ResourceExt as _;
     use serde_json::{Value, json};
 

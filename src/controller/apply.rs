@@ -115,7 +115,7 @@ pub async fn make(
     };
     ctx.metrics.bind_phase("rbac", began.elapsed().saturating_sub(token));
     ctx.metrics.bind_phase("token", token);
-    let latest = ctx.mirror.get(&binding.name_any().as_str().into());
+    let latest = ctx.mirror.get(binding.name_any().as_str());
     let Some(latest) = latest.filter(|latest| latest.uid() == binding.uid()) else {
         // Deleted past our finalizer while this was made, so whoever cleans up may have been faster
         // than we. What can't be removed now is left to the sweep.
@@ -242,7 +242,7 @@ pub async fn repair(
         repaired = once().await;
         ctx.note(&binding.spec.instance_id, kubeconfig, &repaired).await;
     }
-    let latest = ctx.mirror.get(&binding.name_any().as_str().into());
+    let latest = ctx.mirror.get(binding.name_any().as_str());
     if latest.is_none_or(|latest| latest.uid() != binding.uid()) {
         // Deleted past our finalizer meanwhile: what was made again belongs to nobody.
         revoke(ctx, binding, owner, kubeconfig).await?;

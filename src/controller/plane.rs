@@ -226,9 +226,9 @@ impl Plane {
 
 fn refused(action: &'static str, error: &CallError) -> PlaneError {
     match error {
-        CallError::Refused { code: 404, .. } => PlaneError::Gone(action),
-        CallError::Refused { code: 409, reason } if reason == "AlreadyExists" => PlaneError::Exists(action),
-        CallError::Refused { code: 409, .. } => PlaneError::Changed(action),
+        error if error.is_not_found() => PlaneError::Gone(action),
+        error if error.is_already_exists() => PlaneError::Exists(action),
+        error if error.is_conflict() => PlaneError::Changed(action),
         CallError::Refused { code, .. } => PlaneError::Refused { action, code: *code },
         CallError::Write(_) | CallError::Send(_) | CallError::Parse => PlaneError::NoAnswer(action),
     }

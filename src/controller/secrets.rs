@@ -103,8 +103,11 @@ impl Secrets {
                 }
             }
             Event::Delete(secret) => {
-                let lost = binding_of(&secret).filter(|binding| index.seen.remove(binding).is_some());
-                gone.extend(lost.map(|binding| binding.to_string()));
+                if let Some((binding, _)) =
+                    binding_of(&secret).and_then(|binding| index.seen.remove_entry(&binding))
+                {
+                    gone.push(binding.to_string());
+                }
             }
         }
         gone

@@ -179,7 +179,7 @@ fn issued(ctx: &Context, instance: &str, cluster: &Cluster) -> Vec<Owner> {
         let pinned = ctx.pin(binding).is_some_and(|pin| pin == cluster.id);
         is_issued(binding) && !binding.is_deleting() && !binding.is(Kind::Stalled) && pinned
     };
-    let known = names.iter().filter_map(|name| ctx.mirror.get(&name.as_str().into()).filter(here));
+    let known = names.iter().filter_map(|name| ctx.mirror.get(name.as_str()).filter(here));
     known.filter_map(|binding| ctx.owner(&binding).ok()).collect()
 }
 

@@ -11,6 +11,7 @@ use std::net::Ipv6Addr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::Uri;
+use http::header::USER_AGENT;
 use http::uri::Authority;
 use kube::config::AuthInfo;
 use rustls_pki_types::CertificateDer;
@@ -18,6 +19,7 @@ use rustls_pki_types::pem::PemObject as _;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use crate::direct::AGENT;
 use crate::secret::{ExposeSecret as _, SecretString};
 
 /// Largest kubeconfig that is read, bytes.
@@ -288,6 +290,7 @@ impl Access {
                 ..AuthInfo::default()
             },
         };
+        config.headers.push((USER_AGENT, AGENT));
         // A retry is ours to decide: kube's own may issue a token twice and last for minutes.
         config.default_retry = false;
         config

@@ -65,8 +65,8 @@ struct Entry {
 impl Bindings {
     /// The binding of that name.
     #[must_use]
-    pub fn get(&self, name: &Id) -> Option<Arc<KymaBinding>> {
-        self.0.get(name)?.kept.get()
+    pub fn get(&self, name: impl Into<Id>) -> Option<Arc<KymaBinding>> {
+        self.0.get(&name.into())?.kept.get()
     }
 
     /// The names of all.
@@ -88,7 +88,7 @@ impl Bindings {
     /// Whether another binding has that name by now. What this process made is told before the watch has shown the
     /// end of what was called so before.
     fn has_newer(&self, binding: &KymaBinding) -> bool {
-        self.get(&name_of(binding))
+        self.get(name_of(binding))
             .is_some_and(|known| known.uid() != binding.uid() && known.version() > binding.version())
     }
 }
@@ -239,10 +239,7 @@ impl Mirror {
     pub fn is(&self, begun: Option<Begun>, binding: &KymaBinding) {
         let mut watching = self.watching.lock();
         if begun.is_some_and(|begun| watching.order.is(begun, binding)) {
-            // As a watch reads it: see `pruned`.
-            let mut binding = binding.clone();
-            binding.metadata.managed_fields = None;
-            self.take(&watching.followers, Event::Apply(binding));
+            self.take(&watching.followers, Event::Apply(binding.clone()));
         }
     }
 
@@ -264,7 +261,7 @@ impl Mirror {
 
     /// The binding of that name.
     #[must_use]
-    pub fn get(&self, name: &Id) -> Option<Arc<KymaBinding>> {
+    pub fn get(&self, name: impl Into<Id>) -> Option<Arc<KymaBinding>> {
         self.index.read().all.get(name)
     }
 
