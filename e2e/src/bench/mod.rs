@@ -125,7 +125,7 @@ async fn one(arena: &Arena, options: &Options, part: Part) -> Result<Vec<Line>> 
             } else {
                 &["--lease-duration=15s"]
             };
-            let rest = Duration::from_secs(if quick { 1 } else { 10 });
+            let rest = Duration::from_secs(if quick { 1 } else { 30 });
             scale::run(arena, &scale::Plan { sizes: sizes.to_vec(), rounds, times, rest, lease }).await
         }
     }

@@ -61,6 +61,8 @@ pub async fn run(arena: &Arena, plan: &Plan) -> Result<Vec<Line>> {
         .await?;
         let ready = began.elapsed();
         tokio::time::sleep(*rest / 2).await;
+        let asked = at_rest(arena, *rest).await?;
+        // By now what its start took alone is given back.
         let memory = memory_kib(operator.pid())?;
         let floor = Floor::new(&beside, &arena.managed.client());
         let site = Site::new(stage, operator, floor, instances);
@@ -81,7 +83,7 @@ pub async fn run(arena: &Arena, plan: &Plan) -> Result<Vec<Line>> {
                 lines.push(Line::single(PART, format!("{what}, as JSON"), "bytes", count(bytes)));
             }
         }
-        lines.push(Line::single(PART, said("requests at rest, a minute"), "", at_rest(arena, *rest).await?));
+        lines.push(Line::single(PART, said("requests at rest, a minute"), "", asked));
         let (ours, floor) = binds(&site, &name, *rounds, *times).await?;
         lines.push(Line::paired(PART, said("bind"), "ms", &ours, &floor));
         if let Some(fewest) = &fewest {
