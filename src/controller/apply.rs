@@ -10,7 +10,8 @@ use kube::ResourceExt as _;
 
 use super::context::Context;
 use super::decide::{is_issued, latest_end};
-use super::ledger::{Rights, Rules, Stray};
+use super::entry::{Rights, Rules};
+use super::ledger::Stray;
 use super::plane::PlaneError;
 use super::record::{Record, Remembered};
 use super::status::{Issue, Pin};

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::decide;
-use super::ledger::Rights;
+use super::entry::Rights;
 use super::queue::Action;
 use super::reconcile::{Error, Round};
 use crate::api::conditions::Reason;

@@ -8,13 +8,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use kube::ResourceExt as _;
 use kube::runtime::watcher::Event;
 
-use super::backoff::Backoff;
 use super::decide::{GRACE, is_issued, latest_end};
-use super::limit::{self, Guest};
-use super::record::{Record, Remembered};
+use super::entry::Entry;
+use super::limit;
+use super::record::Record;
 use crate::api::binding::{KymaBinding, MIN_EXPIRATION_SECONDS};
 use crate::api::conditions::Kind;
 use crate::api::id::Id;
@@ -24,93 +23,6 @@ use crate::api::id::Id;
 const LONGEST_WRITE: SignedDuration = SignedDuration::from_secs(75);
 /// Most [`Stray`]s kept until somebody takes them.
 const MAX_STRAYS: usize = 10_000;
-
-/// When the seat of an accepted binding is free again. `None` until its token says when it ends.
-type Seat = Option<Timestamp>;
-
-/// Whose the rules of a role are by now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rules {
-    /// Ours.
-    AsMade,
-    /// Its cluster's owner has changed them.
-    Changed,
-}
-
-/// Whether a binding's role binding may be there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rights {
-    /// It may.
-    Given,
-    /// It was seen gone.
-    Taken,
-}
-
-/// What is remembered of one binding.
-#[derive(Debug, Clone)]
-pub struct Entry {
-    /// Its name.
-    pub name: Id,
-    /// The instance it is for.
-    pub instance: Arc<str>,
-    /// Second of its creation; Kubernetes says no more.
-    created: i64,
-    seat: Option<Seat>,
-    /// Whether something of it may exist in a managed cluster or as a Secret. False only for
-    /// what was born under our eyes and for which no call has been made to its cluster yet.
-    pub touched: bool,
-    /// Resource version of our latest write; an object older than that is an echo from before.
-    written: u64,
-    rare: Option<Box<Rare>>,
-    /// Whether we let the object go: its end is no surprise, and nothing of it is left.
-    pub released: bool,
-    /// Whether a sweep missed something of its access, which is to be looked at.
-    pub doubted: bool,
-    /// Where its access was made, if it was.
-    pub record: Option<Remembered>,
-    /// Whether its rights were taken ahead of the rest.
-    pub rights: Rights,
-    /// The rules of its role, as the last sweep found them.
-    pub rules: Rules,
-    /// How often its cluster would not let it be removed.
-    pub refusals: u16,
-    /// Failures in a row.
-    pub backoff: Backoff,
-}
-
-/// What most bindings don't have.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Rare {
-    predecessor: Option<Id>,
-    /// Until when a process before us may still have its acceptance under way: it was there undecided
-    /// when we came. Whatever is written to the object first, by us or by it, ends that.
-    unclaimed: Option<Timestamp>,
-}
-
-impl Entry {
-    fn rare(predecessor: Option<Id>, unclaimed: Option<Timestamp>) -> Option<Box<Rare>> {
-        let rare = Rare { predecessor, unclaimed };
-        (rare != Rare::default()).then(|| Box::new(rare))
-    }
-
-    fn predecessor(&self) -> Option<&Id> {
-        self.rare.as_ref()?.predecessor.as_ref()
-    }
-
-    fn unclaimed(&self) -> Option<Timestamp> {
-        self.rare.as_ref()?.unclaimed
-    }
-
-    fn set_unclaimed(&mut self, until: Option<Timestamp>) {
-        if self.unclaimed() != until {
-            self.rare = Self::rare(self.predecessor().cloned(), until);
-        }
-    }
-
-    fn guest<'a>(&'a self, uid: &'a Id, ends: Seat) -> Guest<'a> {
-        Guest { name: &self.name, predecessor: self.predecessor(), age: (self.created, uid), ends }
-    }
-}
 
 /// What is answered to a binding that wants a seat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,22 +170,7 @@ impl Ledger {
             let known = self.by_instance.get_key_value(instance).map(|(instance, _)| instance.clone());
             let instance = known.unwrap_or_else(|| instance.into());
             self.by_instance.entry(instance.clone()).or_default().insert(uid.clone());
-            Entry {
-                name: binding.name_any().as_str().into(),
-                instance,
-                created: binding.created_at().map_or(0, Timestamp::as_second),
-                seat: None,
-                touched,
-                written: 0,
-                rare: Entry::rare(binding.spec.predecessor_binding_id.as_deref().map(Id::from), None),
-                released: false,
-                doubted: false,
-                record: None,
-                rights: Rights::Given,
-                rules: Rules::AsMade,
-                refusals: 0,
-                backoff: Backoff::default(),
-            }
+            Entry::new(binding, instance, touched)
         });
         // The pin is written by whoever has reached the cluster: a process before, or beside us.
         entry.touched |= binding.status.as_ref().is_some_and(|s| s.cluster_id.is_some());

@@ -150,13 +150,3 @@ fn an_object_from_before_our_write_is_an_echo() {
     assert!(ledger.is_echo("a", &binding("a", 9, false, None)));
     assert!(!ledger.is_echo("a", &binding("a", 10, false, None)));
 }
-
-/// There is one for each of very many.
-#[test]
-fn an_entry_is_small() {
-    assert!(
-        size_of::<Entry>() <= 120,
-        "{}: is something in it that most bindings don't have?",
-        size_of::<Entry>()
-    );
-}

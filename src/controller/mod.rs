@@ -4,6 +4,7 @@ pub mod apply;
 pub mod backoff;
 pub mod context;
 pub mod decide;
+pub mod entry;
 mod events;
 mod expiry;
 pub mod gauges;

@@ -13,8 +13,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::context::Context;
 use super::decide::is_issued;
+use super::entry::Rules;
 use super::events::Told;
-use super::ledger::Rules;
 use super::plane::PlaneError;
 use super::schedule::Schedule;
 use super::sweep::{self, Fuse, Refusal, Times};
