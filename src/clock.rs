@@ -1,7 +1,17 @@
 //! What time it is. With the feature `failpoints`, which only the tests switch on, the environment
 //! variable `KYMA_BINDINGS_CLOCK_OFF_BY` sets the controller's clock off, in seconds.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
+
+/// Time since the machine's start, the time in which it was suspended included. Unlike [`now`], nobody sets it;
+/// unlike [`std::time::Instant`], it goes on while the machine sleeps.
+pub(crate) fn since_boot() -> Duration {
+    // It is never negative.
+    Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
+}
 
 /// The time.
 #[cfg(not(feature = "failpoints"))]

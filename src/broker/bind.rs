@@ -143,10 +143,12 @@ pub async fn bind(
                     return Ok(Bound::Ready(credentials, created));
                 }
                 // Another binding of that name may have taken its place.
-                Err(Problem::Secret) => match broker.bindings.read(name).await? {
-                    Some(now) if now.uid == view.uid => return Err(Problem::Secret),
-                    other => known = other,
-                },
+                Err(problem @ (Problem::SecretMissing | Problem::SecretChanged)) => {
+                    match broker.bindings.read(name).await? {
+                        Some(now) if now.uid == view.uid => return Err(problem),
+                        other => known = other,
+                    }
+                }
                 Err(problem) => return Err(problem),
             },
             Some(Waited::Refused(problem)) if !(created || view.only_wished) => return Err(problem),

@@ -27,7 +27,7 @@ pub async fn fetch(broker: &Broker, ids: &Ids) -> Result<Credentials, Problem> {
     let show = |view: View| shown(&view, ids, Timestamp::now()).map(|ends| (view, ends));
     if let Some((view, expires_at)) = broker.bindings.seen(name).and_then(show) {
         match broker.kubeconfig(ids, &view.uid, expires_at, None).await {
-            Err(Problem::Secret) => {}
+            Err(Problem::SecretMissing | Problem::SecretChanged) => {}
             other => return Ok(broker.credentials(other?, expires_at, &view)),
         }
     }

@@ -123,11 +123,14 @@ pub enum Problem {
     /// Not removed in time.
     #[error("the binding is not removed yet{0}; removal goes on, the same request asks for its end")]
     NotRemoved(Why),
-    /// The Secret is not as we wrote it.
+    /// Somebody deleted the Secret, and the controller makes another.
     #[error(
-        "the binding's Secret is missing or not as it was written; delete the binding and create another"
+        "the binding's Secret is missing; it is made again within seconds, with a fresh token: ask again in a moment"
     )]
-    Secret,
+    SecretMissing,
+    /// The Secret is not as we wrote it.
+    #[error("the binding's Secret is not as it was written; delete the binding and create another")]
+    SecretChanged,
     /// The process is about to end.
     #[error("this broker is being stopped; ask again: another one goes on with it")]
     Stopping,
@@ -216,12 +219,13 @@ impl Problem {
                 let code = (*reason == Reason::PlanNotBindable).then_some("BindingNotSupported");
                 (status, code, (status == StatusCode::SERVICE_UNAVAILABLE).then_some(10))
             }
+            Self::SecretMissing => (StatusCode::SERVICE_UNAVAILABLE, None, Some(1)),
             Self::NotReady(_)
             | Self::NotRemoved(_)
             | Self::Deadline
             | Self::Stopping
             | Self::NoKeys
-            | Self::Secret
+            | Self::SecretChanged
             | Self::ControlPlaneRefused(_)
             | Self::ControlPlaneSilent => (StatusCode::SERVICE_UNAVAILABLE, None, Some(5)),
         }
@@ -263,6 +267,7 @@ mod tests {
         assert_eq!(refused(Reason::InstanceAmbiguous), (StatusCode::SERVICE_UNAVAILABLE, None, Some(10)));
         assert_eq!(Problem::Concurrency.answer().1, Some("ConcurrencyError"));
         assert_eq!(Problem::Version.answer().0, 412);
+        assert_eq!(Problem::SecretMissing.answer(), (StatusCode::SERVICE_UNAVAILABLE, None, Some(1)));
     }
 
     #[test]

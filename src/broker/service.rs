@@ -101,7 +101,8 @@ impl Broker {
         if let Some(kubeconfig) = stored.and_then(in_it) {
             return Ok(kubeconfig);
         }
-        self.bindings.secret(&ids.binding.object_name()).await?.and_then(in_it).ok_or(Problem::Secret)
+        let found = self.bindings.secret(&ids.binding.object_name()).await?.ok_or(Problem::SecretMissing)?;
+        in_it(found).ok_or(Problem::SecretChanged)
     }
 
     /// Deletes the binding with that UID and waits until it is gone, which the controller lets

@@ -162,6 +162,10 @@ impl Context {
     }
 
     async fn publish(&self, reference: ObjectReference, told: Told, note: String) {
+        // Whoever leads by now tells of what it sees itself.
+        if self.plane.check_leading("write an Event").is_err() {
+            return;
+        }
         let event = Event {
             type_: told.type_(),
             reason: told.reason().to_owned(),

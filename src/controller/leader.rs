@@ -1,20 +1,19 @@
 //! Leader election by a `coordination.k8s.io` Lease: many replicas, one reconciles.
 //!
-//! Whether a lease has run out is judged by how long we saw no change of it, by our own monotonic
-//! clock; clocks of two machines are never compared. Every write is a `replace` with the resource
+//! Whether a lease has run out is judged by how long we saw no change of it, by our own clock, which
+//! goes on while the machine is suspended; clocks of two machines are never compared. Every write is a `replace` with the resource
 //! version that was read, so of two who try at once one fails. The holder stops believing in its
 //! lease before anybody else can: from the start of its last successful renewal it counts only
 //! the renew deadline, which is shorter than the lease.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt as _};
 
+use super::fence::Fence;
 use crate::clock;
 
 /// Name of the Lease.
@@ -65,7 +64,7 @@ pub enum Verdict {
 }
 
 impl Seen {
-    /// What is known after another look; `now` is on our own clock, from any start.
+    /// What is known after another look; `now` is on our own clock ([`clock::since_boot`]).
     #[must_use]
     pub fn look(self, lease: &Lease, now: Duration) -> Self {
         let version = lease.resource_version().unwrap_or_default();
@@ -93,54 +92,11 @@ impl Seen {
     }
 }
 
-/// Tells everybody in the process whether we still lead. Asked before every write, since a
-/// process that was stopped for a while would otherwise go on where it was.
-#[derive(Debug, Clone)]
-pub struct Fence {
-    began: Instant,
-    /// Milliseconds from `began` until which we lead; 0 when we don't.
-    until: Arc<AtomicU64>,
-}
-
-impl Fence {
-    fn closed() -> Self {
-        Self { began: Instant::now(), until: Arc::default() }
-    }
-
-    /// A fence that is always open, for a process that leads without an election.
-    #[must_use]
-    pub fn open() -> Self {
-        let fence = Self::closed();
-        fence.until.store(u64::MAX, Ordering::SeqCst);
-        fence
-    }
-
-    /// Whether we lead at this moment.
-    #[must_use]
-    pub fn holds(&self) -> bool {
-        self.now() < self.until.load(Ordering::SeqCst)
-    }
-
-    fn extend(&self, until: Instant) {
-        let until = until.duration_since(self.began).as_millis();
-        self.until.store(u64::try_from(until).unwrap_or(0), Ordering::SeqCst);
-    }
-
-    fn close(&self) {
-        self.until.store(0, Ordering::SeqCst);
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
 /// Takes part in the election.
 pub struct Elector {
     leases: Api<Lease>,
     me: String,
     times: Times,
-    began: Instant,
     fence: Fence,
 }
 
@@ -149,7 +105,7 @@ impl Elector {
     #[must_use]
     pub fn new(client: Client, namespace: &str, me: String, times: Times) -> Self {
         let leases = Api::namespaced(client, namespace);
-        Self { leases, me, times, began: Instant::now(), fence: Fence::closed() }
+        Self { leases, me, times, fence: Fence::closed() }
     }
 
     /// What says whether we lead.
@@ -165,7 +121,7 @@ impl Elector {
         let mut announced = String::new();
         let mut failures = 0_u32;
         loop {
-            let asked = Instant::now();
+            let asked = clock::since_boot();
             if let Some(lease) = self.try_acquire(&mut seen).await {
                 self.fence.extend(asked + self.times.renew_deadline);
                 tracing::info!(me = self.me, "leading");
@@ -189,7 +145,7 @@ impl Elector {
     async fn try_acquire(&self, seen: &mut Seen) -> Option<Lease> {
         let read = self.bounded(self.leases.get_opt(LEASE_NAME)).await?;
         // After the answer: what it shows was true at the latest now, so silence counts from here.
-        let now = self.began.elapsed();
+        let now = clock::since_boot();
         let Some(lease) = read else {
             if seen.judge(&self.me, self.times.lease, now) == Verdict::Wait {
                 // Somebody deleted it; whoever held it may still believe in it.
@@ -207,18 +163,20 @@ impl Elector {
     /// Renews until that fails for too long or somebody else has the lease. Whoever awaits this
     /// must end the process then.
     pub async fn keep(&self, mut lease: Lease) -> LeaderError {
-        let mut deadline = Instant::now() + self.times.renew_deadline;
+        let mut deadline = clock::since_boot() + self.times.renew_deadline;
         loop {
             tokio::time::sleep(self.times.retry).await;
-            let asked = Instant::now();
-            let renewed = tokio::time::timeout_at(deadline.into(), self.renew(&lease)).await;
+            let asked = clock::since_boot();
+            // Timers stand still while the machine is suspended, so the fence alone says what is still ours.
+            let left = deadline.saturating_sub(asked);
+            let renewed = tokio::time::timeout(left, self.renew(&lease)).await;
             match renewed {
                 Ok(Ok(Some(renewed))) => {
                     lease = renewed;
                     deadline = asked + self.times.renew_deadline;
                     self.fence.extend(deadline);
                 }
-                Ok(Ok(None)) if Instant::now() < deadline => {}
+                Ok(Ok(None)) if clock::since_boot() < deadline => {}
                 Ok(Err(lost)) => {
                     self.fence.close();
                     return lost;
@@ -385,16 +343,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn a_fence_closes_by_itself() {
-        let fence = Fence::closed();
-        assert!(!fence.holds());
-        fence.extend(Instant::now() + at(60));
-        assert!(fence.holds());
-        fence.extend(Instant::now().checked_sub(at(0)).unwrap());
-        assert!(!fence.holds());
-        assert!(Fence::open().holds());
     }
 }

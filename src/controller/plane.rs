@@ -10,7 +10,7 @@ use kube::ResourceExt as _;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::leader::Fence;
+use super::fence::Fence;
 use crate::api::binding::{KymaBinding, KymaBindingStatus};
 use crate::api::names::{DECIDED_BY, FINALIZER};
 use crate::control_plane::objects::{CallError, Objects};
