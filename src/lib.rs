@@ -17,6 +17,7 @@ mod ending;
 mod failpoint;
 mod following;
 pub mod instances;
+mod listen;
 pub mod managed;
 mod memory;
 pub mod mirror;

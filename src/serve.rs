@@ -3,7 +3,6 @@
 
 use std::convert::Infallible;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,23 +57,6 @@ const MAX_OWN_RESETS: usize = 100;
 const WINDOWS: (u32, u32) = (64 * 1024, 1024 * 1024);
 /// How often a client of HTTP/2 is asked whether it is there, and how long it has to say so.
 const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
-
-/// Why a listener could not be had.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} as {flag} says")]
-pub struct ListenError {
-    flag: &'static str,
-    address: SocketAddr,
-    source: std::io::Error,
-}
-
-/// Listens on an address that a flag named.
-///
-/// # Errors
-/// When the address isn't ours or is taken.
-pub async fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, ListenError> {
-    TcpListener::bind(address).await.map_err(|source| ListenError { flag, address, source })
-}
 
 /// A listener and what it needs.
 pub struct Server {

@@ -191,6 +191,7 @@ fn word(text: &str) -> Result<String, String> {
 mod tests {
     use clap::Parser as _;
 
+    use super::Auth;
     use crate::config::{Cli, Command};
 
     /// Flags separated by spaces, checked for that address.
@@ -202,10 +203,34 @@ mod tests {
     }
 
     #[test]
+    fn by_default_all_addresses_are_listened_on_and_what_is_said_last_counts() {
+        let run = |args: &[&str]| {
+            let cli = Cli::try_parse_from(["kyma-bindings", "run"].iter().chain(args)).unwrap();
+            let Command::Run(run) = cli.command else { panic!("not run") };
+            run
+        };
+        let default = run(&[]);
+        assert_eq!(
+            (default.listen.to_string(), default.admin_listen.to_string()),
+            ("[::]:8080".into(), "[::]:9090".into())
+        );
+        let twice =
+            run(&["--listen", "10.0.0.1:1", "--listen=127.0.0.1:2", "--auth=basic", "--auth=jwt,basic"]);
+        assert_eq!(twice.listen.to_string(), "127.0.0.1:2");
+        assert_eq!(twice.access.auth, [Auth::Basic, Auth::Jwt, Auth::Basic], "several add up");
+        assert_eq!(
+            run(&["--managed-server-allow=a", "--managed-server-allow=b"]).managed_server_allow.len(),
+            2
+        );
+    }
+
+    #[test]
     fn nobody_is_let_in_unasked() {
         for (listen, args, word) in [
             ("127.0.0.1:8080", "", "--auth must be given"),
             ("0.0.0.0:8080", "--auth none", "0.0.0.0:8080"),
+            ("[::]:8080", "--auth none", "not [::]:8080"),
+            ("[::ffff:127.0.0.1]:8080", "--auth none", "--listen is a loopback address"),
             ("10.0.0.1:8080", "--auth none", "10.0.0.1:8080"),
             ("127.0.0.1:8080", "--auth none,basic", "must be the only one"),
             ("0.0.0.0:8080", "--auth basic", "--htpasswd-file must be given with --auth basic"),

@@ -24,7 +24,8 @@ pub use tools::{CheckArgs, CleanupArgs};
 
 /// Hands out short-lived kubeconfigs for managed Kyma clusters.
 #[derive(Debug, Parser)]
-#[command(name = "kyma-bindings", version)]
+// What is said later wins, so that what a chart says can be said again.
+#[command(name = "kyma-bindings", version, args_override_self = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -86,11 +87,11 @@ pub struct RunArgs {
         value_name = "NAMES|NETWORKS"
     )]
     pub managed_server_allow: Vec<AllowList>,
-    /// Address of the Open Service Broker API
-    #[arg(long, env = "KYMA_BINDINGS_LISTEN", default_value = "0.0.0.0:8080", value_name = "IP:PORT")]
+    /// Address of the Open Service Broker API; [::] is all addresses, by IPv4 and IPv6
+    #[arg(long, env = "KYMA_BINDINGS_LISTEN", default_value = "[::]:8080", value_name = "IP:PORT")]
     pub listen: SocketAddr,
-    /// Address of /healthz, /livez, /readyz and /metrics
-    #[arg(long, env = "KYMA_BINDINGS_ADMIN_LISTEN", default_value = "0.0.0.0:9090", value_name = "IP:PORT")]
+    /// Address of /healthz, /livez, /readyz and /metrics, likewise
+    #[arg(long, env = "KYMA_BINDINGS_ADMIN_LISTEN", default_value = "[::]:9090", value_name = "IP:PORT")]
     pub admin_listen: SocketAddr,
     /// Lifetime of a kubeconfig when none is asked for, in seconds
     #[arg(long, env = "KYMA_BINDINGS_DEFAULT_EXPIRATION_SECONDS", default_value_t = MIN_EXPIRATION_SECONDS,
