@@ -8,13 +8,11 @@ pub enum Place {
     Bindings,
     /// The namespace of what describes the instances.
     Instances,
-    /// The namespace whose UID is the control plane's id.
-    KubeSystem,
 }
 
 impl Place {
     /// All places.
-    pub const ALL: [Self; 3] = [Self::Bindings, Self::Instances, Self::KubeSystem];
+    pub const ALL: [Self; 2] = [Self::Bindings, Self::Instances];
 
     /// Its namespace, for an operator with these flags.
     #[must_use]
@@ -22,7 +20,6 @@ impl Place {
         match self {
             Self::Bindings => bindings,
             Self::Instances => instances,
-            Self::KubeSystem => "kube-system",
         }
     }
 }
@@ -36,8 +33,6 @@ pub struct Rule {
     pub group: &'static str,
     /// Resources, or `resource/subresource`.
     pub resources: &'static [&'static str],
-    /// Only objects of these names; all, where there is none.
-    pub names: &'static [&'static str],
     /// Verbs.
     pub verbs: &'static [&'static str],
 }
@@ -61,9 +56,10 @@ pub const CONTROLLER: &[Rule] = &[
     rule(Place::Bindings, "", &["secrets"], &["get", "list", "watch", "create", "delete"]),
     rule(Place::Bindings, "coordination.k8s.io", &["leases"], &["get", "create", "update"]),
     rule(Place::Bindings, "events.k8s.io", &["events"], &["create", "patch"]),
+    // In a Role, that is the namespace of the Role alone.
+    rule(Place::Bindings, "", &["namespaces"], &["get"]),
     rule(Place::Instances, "", &["secrets"], &["get", "list", "watch"]),
     rule(Place::Instances, "infrastructuremanager.kyma-project.io", &["runtimes"], &["get", "list", "watch"]),
-    Rule { names: &["kube-system"], ..rule(Place::KubeSystem, "", &["namespaces"], &["get"]) },
 ];
 
 const fn rule(
@@ -72,7 +68,7 @@ const fn rule(
     resources: &'static [&'static str],
     verbs: &'static [&'static str],
 ) -> Rule {
-    Rule { place, group, resources, names: &[], verbs }
+    Rule { place, group, resources, verbs }
 }
 
 /// One verb on one resource.
@@ -84,8 +80,6 @@ pub struct Right {
     pub group: &'static str,
     /// Resource, or `resource/subresource`.
     pub resource: &'static str,
-    /// Only the object of this name.
-    pub name: Option<&'static str>,
     /// Verb.
     pub verb: &'static str,
 }
@@ -94,18 +88,9 @@ pub struct Right {
 #[must_use]
 pub fn rights(rules: &[Rule]) -> Vec<Right> {
     let mut rights = Vec::new();
-    for Rule { place, group, resources, names, verbs } in rules.iter().copied() {
-        let names: Vec<_> = if names.is_empty() { vec![None] } else { names.iter().map(Some).collect() };
+    for Rule { place, group, resources, verbs } in rules.iter().copied() {
         for resource in resources {
-            for name in &names {
-                rights.extend(verbs.iter().map(|verb| Right {
-                    place,
-                    group,
-                    resource,
-                    name: name.copied(),
-                    verb,
-                }));
-            }
+            rights.extend(verbs.iter().map(|verb| Right { place, group, resource, verb }));
         }
     }
     rights
@@ -123,18 +108,15 @@ mod tests {
         let mut table =
             "| role | in the namespace | resources | verbs |\n| --- | --- | --- | --- |\n".to_owned();
         for (role, rules) in [("`broker`", BROKER), ("`controller`, `all`", CONTROLLER)] {
-            for Rule { place, group, resources, names, verbs } in rules {
+            for Rule { place, group, resources, verbs } in rules {
                 let place = match place {
                     Place::Bindings => "`--namespace`",
                     Place::Instances => "`--instance-namespace`",
-                    Place::KubeSystem => "`kube-system`",
                 };
                 let group = if group.is_empty() { String::new() } else { format!(" of `{group}`") };
-                let names =
-                    if names.is_empty() { String::new() } else { format!(" of the name {}", words(names)) };
                 let resources = words(resources);
                 let verbs = words(verbs);
-                writeln!(table, "| {role} | {place} | {resources}{group}{names} | {verbs} |").unwrap();
+                writeln!(table, "| {role} | {place} | {resources}{group} | {verbs} |").unwrap();
             }
         }
         table

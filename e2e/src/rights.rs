@@ -180,7 +180,6 @@ pub fn policy_rule(rule: &Rule) -> PolicyRule {
     PolicyRule {
         api_groups: Some(words(&[rule.group])),
         resources: Some(words(rule.resources)),
-        resource_names: Some(words(rule.names)).filter(|names| !names.is_empty()),
         verbs: words(rule.verbs),
         ..PolicyRule::default()
     }

@@ -144,6 +144,16 @@ where
     Ok(())
 }
 
+/// UID of a namespace: the id of a control plane is that of its bindings' namespace, that of a managed cluster the one of
+/// its `kube-system`.
+///
+/// # Errors
+/// When the API server refuses.
+pub async fn uid_of(cluster: &Cluster, namespace: &str) -> Result<String> {
+    let namespaces: Api<Namespace> = Api::all(cluster.client());
+    namespaces.get(namespace).await?.metadata.uid.context("a namespace without UID")
+}
+
 async fn create_namespace(cluster: &Cluster, name: &str) -> Result<()> {
     let namespaces: Api<Namespace> = Api::all(cluster.client());
     let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}}))?;

@@ -12,7 +12,7 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const MANAGED_BY_VALUE: &str = "kyma-bindings";
 /// Label: UID of the `KymaBinding` for which an object was made.
 pub const BINDING_UID: &str = "bindings.kyma-project.io/binding-uid";
-/// Label: UID of the control plane's `kube-system` namespace.
+/// Label: UID of the bindings' namespace in the control plane; in former versions, that of its `kube-system`.
 pub const CONTROL_PLANE: &str = "bindings.kyma-project.io/control-plane";
 /// Label: namespace of the `KymaBinding` in the control plane.
 pub const CONTROL_PLANE_NAMESPACE: &str = "bindings.kyma-project.io/control-plane-namespace";

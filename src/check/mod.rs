@@ -161,7 +161,6 @@ impl Checker<'_> {
             group: Some(right.group.to_owned()),
             resource: Some(resource.to_owned()),
             subresource: Some(subresource.to_owned()).filter(|name| !name.is_empty()),
-            name: right.name.map(str::to_owned),
             ..ResourceAttributes::default()
         };
         let spec =

@@ -208,9 +208,8 @@ fn rights(seen: &[(Right, Answer<bool>)], asked: Asked) -> Vec<Line> {
                 let group = if right.group.is_empty() { String::new() } else { format!(".{}", right.group) };
                 let (resource, subresource) = right.resource.split_once('/').unwrap_or((right.resource, ""));
                 let slash = if subresource.is_empty() { "" } else { "/" };
-                let name = right.name.map(|name| format!(" {name}")).unwrap_or_default();
                 Some(wrong(format!(
-                    "rights: this account may not {} {resource}{group}{slash}{subresource}{name} in {namespace}; a Role \
+                    "rights: this account may not {} {resource}{group}{slash}{subresource} in {namespace}; a Role \
                      there must allow it",
                     right.verb
                 )))

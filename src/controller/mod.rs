@@ -10,6 +10,7 @@ mod expiry;
 pub mod fence;
 pub mod gauges;
 pub mod health;
+mod identity;
 pub mod leader;
 pub mod ledger;
 pub mod limit;
@@ -30,13 +31,12 @@ pub mod touched;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::{StreamExt as _, stream};
-use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::watcher::Event;
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Client, ResourceExt as _};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -52,8 +52,8 @@ use crate::clock;
 use crate::direct;
 use crate::following::follow;
 use crate::instances::Instances;
+use crate::managed::Clients;
 use crate::managed::connect::Deadlines;
-use crate::managed::{Clients, ControlPlane};
 use crate::mirror::{Change, Follower, Mirror};
 
 use crate::telemetry::admin::Check;
@@ -62,6 +62,7 @@ use crate::telemetry::traces;
 use context::{Context, Settings};
 use fence::Fence;
 use health::Health;
+use identity::IdentityError;
 use ledger::Ledger;
 use look::{Found, Plan};
 use plane::Plane;
@@ -72,21 +73,13 @@ use touched::Touched;
 
 /// Most bindings that wait to be looked at beside those that have changed.
 const MAX_LOOKS: usize = 1024;
-/// Longest wait for the control plane's identity.
-const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why the controller ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ControllerError {
     /// It does not know in which control plane it is.
-    #[error(
-        "cannot read namespace kube-system, whose UID identifies this control plane (HTTP {0}): \
-         'get' on it must be allowed"
-    )]
-    NotIdentified(u16),
-    /// The control plane can't be asked.
-    #[error("the control plane does not answer")]
-    NoAnswer,
+    #[error(transparent)]
+    NotIdentified(#[from] IdentityError),
     /// A part of it ended, which it never should.
     #[error("the controller's stream of events ended")]
     Ended,
@@ -164,7 +157,7 @@ impl BindingController {
         leading.store(true, Ordering::Relaxed);
         let following = Arc::new(Following::new(ledger.clone()));
         mirror.follow(following.clone());
-        let control_plane = identify(&client, &settings.namespace).await?;
+        let control_plane = identity::identify(&client, &settings.namespace).await?;
         let ours = format!("{MANAGED_BY}={MANAGED_BY_VALUE}");
         let secret_events = follow("binding Secrets", client.clone(), &settings.namespace, Some(&ours));
         let reporter = Reporter { controller: MANAGED_BY_VALUE.into(), instance: None };
@@ -337,17 +330,6 @@ async fn caught(
 /// Whether a binding was issued and shall stay so.
 fn is_kept(binding: &KymaBinding) -> bool {
     decide::is_issued(binding) && !binding.is_deleting()
-}
-
-async fn identify(client: &Client, namespace: &str) -> Result<ControlPlane, ControllerError> {
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    let read = tokio::time::timeout(IDENTIFY_TIMEOUT, namespaces.get_metadata("kube-system")).await;
-    let system = match read {
-        Ok(Ok(system)) => system,
-        Ok(Err(kube::Error::Api(status))) => return Err(ControllerError::NotIdentified(status.code)),
-        Ok(Err(_)) | Err(_) => return Err(ControllerError::NoAnswer),
-    };
-    Ok(ControlPlane { id: system.uid().unwrap_or_default(), namespace: namespace.to_owned() })
 }
 
 #[cfg(test)]

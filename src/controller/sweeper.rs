@@ -146,7 +146,8 @@ async fn sweep_once(
     // Before the cluster is asked: what was issued by then must be in its answer.
     let issued = issued(ctx, instance, &cluster);
     let namespace = &ctx.settings.managed_namespace;
-    let found = inventory(&cluster.wire, &ctx.control_plane, namespace).await?;
+    let lives = issued.iter().map(|owner| owner.uid.as_str()).collect();
+    let found = inventory(&cluster.wire, &ctx.control_plane, &lives, namespace).await?;
     look_after(ctx, &cluster, &issued, &found).await?;
     let orphans = orphans(ctx, &found)?;
     for orphan in &orphans {

@@ -1,6 +1,6 @@
 //! What a managed cluster holds of a control plane's bindings, found by our marks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use http::StatusCode;
 use jiff::Timestamp;
@@ -56,14 +56,15 @@ struct Item {
     metadata: ObjectMeta,
 }
 
-/// Lists what carries the marks of `control_plane`: by label, in pages, metadata only.
-/// `namespace` is that of the accounts.
+/// Lists what carries the marks of `control_plane`, or those of a binding that `lives` by its UID: by label, in pages,
+/// metadata only. `namespace` is that of the accounts.
 ///
 /// # Errors
 /// When the cluster fails, or has more to tell than anybody can have made.
 pub async fn inventory(
     wire: &Wire,
     control_plane: &ControlPlane,
+    lives: &BTreeSet<&str>,
     namespace: &str,
 ) -> Result<Vec<Marked>, Failure> {
     let list = async |kind: Kind| -> Result<Vec<(Kind, ObjectMeta)>, Failure> {
@@ -77,7 +78,7 @@ pub async fn inventory(
     )?;
     found.extend(roles);
     found.extend(bindings);
-    Ok(group(control_plane, found))
+    Ok(group(control_plane, lives, found))
 }
 
 async fn list(
@@ -107,11 +108,18 @@ async fn list(
 
 /// Puts the objects of each binding together. What has not all marks, or a name that we never
 /// give, is left out whatever the list says: marks can be copied, and a selector ignored. Pure.
-fn group(control_plane: &ControlPlane, objects: Vec<(Kind, ObjectMeta)>) -> Vec<Marked> {
+fn group(
+    control_plane: &ControlPlane,
+    lives: &BTreeSet<&str>,
+    objects: Vec<(Kind, ObjectMeta)>,
+) -> Vec<Marked> {
     let mut groups: BTreeMap<(BindingId, String), Marked> = BTreeMap::new();
     for (kind, meta) in objects {
         let binding = meta.name.as_deref().and_then(BindingId::of_object);
-        let (Some(binding), Some(uid)) = (binding, control_plane.marked(&meta)) else { continue };
+        let (Some(binding), Some(uid)) = (binding, control_plane.marked(&meta, |uid| lives.contains(uid)))
+        else {
+            continue;
+        };
         let created = meta.creation_timestamp.as_ref().map_or(Timestamp::MAX, |t| t.0);
         let key = (binding.clone(), uid.to_owned());
         let marked = groups.entry(key).or_insert_with(|| Marked {
@@ -138,7 +146,7 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     fn control_plane(id: &str) -> ControlPlane {
-        ControlPlane { id: id.into(), namespace: "kyma-bindings".into() }
+        ControlPlane { id: id.into(), former: None, namespace: "kyma-bindings".into() }
     }
 
     fn object(name: &str, uid: &str, control: &str, created: Option<i64>) -> ObjectMeta {
@@ -160,6 +168,7 @@ mod tests {
     fn the_objects_of_a_binding_come_together_and_the_youngest_counts() {
         let found = group(
             &control_plane("cp"),
+            &BTreeSet::new(),
             vec![
                 (Kind::ServiceAccount, object("kyma-binding-a", "u1", "cp", Some(1))),
                 (Kind::ClusterRole, object("kyma-binding-a", "u1", "cp", Some(3))),
@@ -191,7 +200,12 @@ mod tests {
             (object("kyma-binding-", "u", "cp", Some(1)), "no binding's name"),
             (unmarked, "not all marks"),
         ] {
-            assert_eq!(group(&control_plane("cp"), vec![(Kind::ClusterRole, object)]), [], "{why}");
+            let found = group(&control_plane("cp"), &BTreeSet::new(), vec![(Kind::ClusterRole, object)]);
+            assert_eq!(found, [], "{why}");
         }
+        let former = || vec![(Kind::ClusterRole, object("kyma-binding-a", "u", "former", Some(1)))];
+        let found = group(&control_plane("cp"), &BTreeSet::from(["u"]), former());
+        assert_eq!(found[0].binding_uid, "u", "of a binding that lives, whoever marked it");
+        assert_eq!(group(&control_plane("cp"), &BTreeSet::from(["v"]), former()), []);
     }
 }

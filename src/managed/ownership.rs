@@ -13,9 +13,11 @@ use crate::api::names::{
 /// Which control plane we are, so that two of them never take each other's objects for theirs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlPlane {
-    /// UID of its `kube-system` namespace.
+    /// UID of the bindings' namespace: an API server gives it, and no backup brings it elsewhere.
     pub id: String,
-    /// Namespace of the bindings.
+    /// UID of its `kube-system` namespace, by which former versions marked, where it may be read.
+    pub former: Option<String>,
+    /// Name of the bindings' namespace.
     pub namespace: String,
 }
 
@@ -42,23 +44,25 @@ pub enum Verdict {
 }
 
 impl ControlPlane {
-    /// The label selector that finds all that this control plane has made.
+    /// The label selector that finds all that this control plane has made, under whatever id.
     #[must_use]
     pub fn selector(&self) -> String {
         format!(
-            "{MANAGED_BY}={MANAGED_BY_VALUE},{CONTROL_PLANE}={},{CONTROL_PLANE_NAMESPACE}={}",
-            self.id, self.namespace
+            "{MANAGED_BY}={MANAGED_BY_VALUE},{CONTROL_PLANE},{CONTROL_PLANE_NAMESPACE}={}",
+            self.namespace
         )
     }
 
-    /// UID of the binding that an object was made for, if this control plane has made it.
+    /// UID of the binding that an object was made for, if this control plane has made it: it has our id, or
+    /// `lives` knows the binding, whose UID nobody else gives.
     #[must_use]
-    pub fn marked<'a>(&self, object: &'a ObjectMeta) -> Option<&'a str> {
+    pub fn marked<'a>(&self, object: &'a ObjectMeta, lives: impl Fn(&str) -> bool) -> Option<&'a str> {
         let label = |key: &str| object.labels.as_ref().and_then(|l| l.get(key)).map(String::as_str);
+        let (uid, by) = (label(BINDING_UID)?, label(CONTROL_PLANE)?);
         let ours = label(MANAGED_BY) == Some(MANAGED_BY_VALUE)
-            && label(CONTROL_PLANE) == Some(&self.id)
-            && label(CONTROL_PLANE_NAMESPACE) == Some(&self.namespace);
-        label(BINDING_UID).filter(|_| ours)
+            && label(CONTROL_PLANE_NAMESPACE) == Some(&self.namespace)
+            && (by == self.id || self.former.as_deref() == Some(by) || lives(uid));
+        ours.then_some(uid)
     }
 }
 
@@ -79,7 +83,7 @@ impl Owner {
     /// Whose an object is.
     #[must_use]
     pub fn verdict(&self, object: &ObjectMeta) -> Verdict {
-        match self.control_plane.marked(object) {
+        match self.control_plane.marked(object, |uid| uid == self.uid) {
             Some(uid) if uid == self.uid => Verdict::Ours,
             Some(_) => Verdict::Leftover,
             None => Verdict::Foreign,
@@ -95,7 +99,11 @@ mod tests {
         Owner {
             binding: BindingId::parse("b").unwrap(),
             uid: uid.into(),
-            control_plane: ControlPlane { id: control_plane.into(), namespace: "kyma-bindings".into() },
+            control_plane: ControlPlane {
+                id: control_plane.into(),
+                former: Some("former".into()),
+                namespace: "kyma-bindings".into(),
+            },
         }
     }
 
@@ -105,11 +113,34 @@ mod tests {
         let marked = |by: &Owner| ObjectMeta { labels: Some(by.labels()), ..ObjectMeta::default() };
         assert_eq!(me.verdict(&marked(&me)), Verdict::Ours);
         assert_eq!(me.verdict(&marked(&owner("u0", "cp1"))), Verdict::Leftover);
-        assert_eq!(me.verdict(&marked(&owner("u1", "cp2"))), Verdict::Foreign);
+        assert_eq!(me.verdict(&marked(&owner("u0", "cp2"))), Verdict::Foreign);
         assert_eq!(me.verdict(&ObjectMeta::default()), Verdict::Foreign);
+        for missing in me.labels().into_keys() {
+            let mut object = marked(&me);
+            object.labels.as_mut().unwrap().remove(&missing);
+            assert_eq!(me.verdict(&object), Verdict::Foreign, "without {missing}");
+        }
         let mut other_tool = me.labels();
         other_tool.insert(MANAGED_BY.into(), "kcp-kyma-environment-broker".into());
         let other_tool = ObjectMeta { labels: Some(other_tool), ..ObjectMeta::default() };
         assert_eq!(me.verdict(&other_tool), Verdict::Foreign);
+    }
+
+    #[test]
+    fn what_a_former_version_has_marked_is_ours_and_another_control_planes_is_not() {
+        let marked = |by: &Owner| ObjectMeta { labels: Some(by.labels()), ..ObjectMeta::default() };
+        let knows = owner("u1", "cp1");
+        let mut may_not_read = knows.clone();
+        may_not_read.control_plane.former = None;
+        // The binding's own UID is nobody else's.
+        for me in [&knows, &may_not_read] {
+            assert_eq!(me.verdict(&marked(&owner("u1", "former"))), Verdict::Ours);
+        }
+        assert_eq!(knows.verdict(&marked(&owner("u0", "former"))), Verdict::Leftover);
+        assert_eq!(may_not_read.verdict(&marked(&owner("u0", "former"))), Verdict::Foreign);
+        // A second release in the same control plane.
+        let mut neighbour = owner("u0", "former");
+        neighbour.control_plane.namespace = "another".into();
+        assert_eq!(knows.verdict(&marked(&neighbour)), Verdict::Foreign);
     }
 }

@@ -10,14 +10,11 @@
 - {apiGroups: [""], resources: [secrets], verbs: [get, list, watch, create, delete]}
 - {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, create, update]}
 - {apiGroups: [events.k8s.io], resources: [events], verbs: [create, patch]}
+# In a Role, that is its own namespace alone, whose UID identifies the control plane.
+- {apiGroups: [""], resources: [namespaces], verbs: [get]}
 {{- end }}
 
 {{- define "kyma-bindings.rules.instances" -}}
 - {apiGroups: [""], resources: [secrets], verbs: [get, list, watch]}
 - {apiGroups: [infrastructuremanager.kyma-project.io], resources: [runtimes], verbs: [get, list, watch]}
-{{- end }}
-
-{{- /* The UID of kube-system identifies the control plane; a Role of that namespace is enough to read it. */}}
-{{- define "kyma-bindings.rules.cluster-id" -}}
-- {apiGroups: [""], resources: [namespaces], resourceNames: [kube-system], verbs: [get]}
 {{- end }}

@@ -284,12 +284,3 @@ impl<'a> Site<'a> {
         Ok(self.operator.admin("/metrics").await?.1)
     }
 }
-
-/// The id of a cluster, and of a control plane: UID of its `kube-system`.
-///
-/// # Errors
-/// When the API server refuses.
-pub async fn id_of(cluster: &Cluster) -> Result<String> {
-    let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(cluster.client());
-    namespaces.get("kube-system").await?.metadata.uid.context("no UID")
-}

@@ -129,7 +129,8 @@ impl Floor {
     /// # Errors
     /// When it has no name for that.
     pub fn owner(&self, name: &str, created: &KymaBinding) -> Result<Owner> {
-        let control_plane = ControlPlane { id: "floor".to_owned(), namespace: self.namespace.clone() };
+        let control_plane =
+            ControlPlane { id: "floor".to_owned(), former: None, namespace: self.namespace.clone() };
         Ok(Owner { binding: BindingId::parse(name)?, uid: created.uid().unwrap_or_default(), control_plane })
     }
 

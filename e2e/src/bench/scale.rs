@@ -8,11 +8,12 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use uuid::Uuid;
 
-use super::arena::{Arena, Site, Way, id_of, register};
+use super::arena::{Arena, Site, Way, register};
 use super::floor::Floor;
 use super::proc::memory_kib;
 use super::report::{Line, Target};
 use super::stats::{Series, count, ms};
+use crate::stage::uid_of;
 use crate::{Stage, eventually};
 
 const PART: &str = "scale";
@@ -110,7 +111,8 @@ async fn load(
     instances: &[String],
     size: usize,
 ) -> Result<[usize; 2]> {
-    let (control_plane, cluster) = (id_of(&arena.control).await?, id_of(&arena.managed).await?);
+    let control_plane = uid_of(&arena.control, &stage.namespace).await?;
+    let cluster = uid_of(&arena.managed, "kube-system").await?;
     let loader = Floor::new(stage, &arena.managed.client());
     let write = |i: usize| {
         let (number, loader) = (i % instances.len(), &loader);

@@ -36,6 +36,7 @@ const START: Asked = Asked {
     what: "start",
     control: &[
         "get namespaces",
+        "get namespaces",
         "get leases",
         "create leases",
         "watch kymabindings",

@@ -55,7 +55,7 @@ fn roles(rendered: &str) -> Vec<(String, String, BTreeSet<[String; 4]>)> {
             flat(&role.rules.unwrap_or_default()),
         )
     });
-    roles.filter(|(component, _, _)| component != "cleanup").collect()
+    roles.collect()
 }
 
 #[tokio::test]
@@ -94,8 +94,8 @@ async fn an_account_with_a_role_of_the_chart_finds_all_right() {
         (kind("Role") || kind("RoleBinding") || kind("ServiceAccount")) && !document.contains("helm.sh/hook")
     };
     let ours: Vec<_> = rendered.split("\n---\n").filter(ours).collect();
-    // Two ServiceAccounts; a Role and its binding for the broker, three for the controller.
-    assert_eq!(ours.len(), 10, "{ours:?}");
+    // Two ServiceAccounts; a Role and its binding for the broker, two for the controller.
+    assert_eq!(ours.len(), 8, "{ours:?}");
     let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: kyma-bindings}\n";
     let file = control.dir().join("chart-check.yaml");
     fs::write(&file, format!("{namespace}---\n{}", ours.join("\n---\n"))).unwrap();

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use e2e::stage::{MANAGED_NAMESPACE, SOON, prove, prove_refused};
+use e2e::stage::{MANAGED_NAMESPACE, SOON, prove, prove_refused, uid_of};
 use e2e::{Cluster, Operator, Stage, eventually};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -108,14 +108,15 @@ pub async fn swept(operator: &Operator) {
 async fn orphans_are_removed_and_nothing_else_is() {
     let (stage, instance) = stage("orphans").await;
     let managed = &world().await.managed;
-    let namespaces: Api<Namespace> = Api::all(stage.control().client());
-    let id = namespaces.get("kube-system").await.unwrap().metadata.uid.unwrap();
+    let id = uid_of(stage.control(), &stage.namespace).await.unwrap();
+    let former = uid_of(stage.control(), "kube-system").await.unwrap();
     let operator = sweeping(&stage).await;
     stage.apply("orphans-alive", &instance, None).await.unwrap();
     let alive = stage.ready("orphans-alive").await.unwrap();
 
     let began = Timestamp::now();
     plant(managed, "kyma-binding-orphans-1", &id, &stage.namespace).await;
+    plant(managed, "kyma-binding-orphans-former", &former, &stage.namespace).await;
     plant(managed, "kyma-binding-orphans-cp", "another-control-plane", &stage.namespace).await;
     plant(managed, "kyma-binding-orphans-ns", &id, "another-namespace").await;
     plant(managed, "orphans-copy", &id, &stage.namespace).await;
@@ -125,7 +126,7 @@ async fn orphans_are_removed_and_nothing_else_is() {
     bindings.patch("kyma-binding-orphans-1", &PatchParams::default(), &keep).await.unwrap();
 
     eventually("the orphans to be removed", Duration::from_secs(40), async || {
-        match objects(managed, "orphans-1").await {
+        match objects(managed, "orphans-1").await + objects(managed, "orphans-former").await {
             0 => Ok(()),
             left => Err(format!("{left} left")),
         }
@@ -145,7 +146,7 @@ async fn orphans_are_removed_and_nothing_else_is() {
     assert!(bindings.get_opt("orphans-copy").await.unwrap().is_some());
     prove(&alive).await.unwrap();
     let (_, metrics) = operator.admin("/metrics").await.unwrap();
-    assert!(metrics.contains("kyma_bindings_orphans_removed_total 1"), "{metrics}");
+    assert!(metrics.contains("kyma_bindings_orphans_removed_total 2"), "{metrics}");
 }
 
 #[tokio::test]

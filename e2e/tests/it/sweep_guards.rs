@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use e2e::eventually;
-use e2e::stage::{MANAGED_NAMESPACE, SOON, prove};
+use e2e::stage::{MANAGED_NAMESPACE, SOON, prove, uid_of};
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::json;
 
@@ -16,16 +16,11 @@ use crate::world::{program, stage, world};
 /// Until what was made a moment ago is old enough to be an orphan's, and a sweep has seen it.
 const SETTLED: Duration = Duration::from_secs(40);
 
-async fn id(control: &e2e::Cluster) -> String {
-    let namespaces: Api<Namespace> = Api::all(control.client());
-    namespaces.get("kube-system").await.unwrap().metadata.uid.unwrap()
-}
-
 #[tokio::test]
 async fn more_orphans_than_accidents_leave_stop_the_sweep() {
     let (stage, instance) = stage("breaker").await;
     let managed = &world().await.managed;
-    let id = id(stage.control()).await;
+    let id = uid_of(stage.control(), &stage.namespace).await.unwrap();
     let names: Vec<_> = (0..11).map(|i| format!("breaker-{i:02}")).collect();
     for name in &names {
         plant(managed, &format!("kyma-binding-{name}"), &id, &stage.namespace).await;
@@ -79,7 +74,13 @@ async fn more_orphans_than_accidents_leave_stop_the_sweep() {
 async fn a_control_plane_without_bindings_sweeps_nothing() {
     let (stage, instance) = stage("empty").await;
     let managed = &world().await.managed;
-    plant(managed, "kyma-binding-empty-1", &id(stage.control()).await, &stage.namespace).await;
+    plant(
+        managed,
+        "kyma-binding-empty-1",
+        &uid_of(stage.control(), &stage.namespace).await.unwrap(),
+        &stage.namespace,
+    )
+    .await;
     // A whole interval is longer than any test.
     let args = ["--create-timeout", "1s", "--sweep-interval", "24h"];
     let operator = stage.operator(program(), &args).await.unwrap();
@@ -121,7 +122,7 @@ async fn a_control_plane_without_bindings_sweeps_nothing() {
 async fn a_sweep_reads_more_than_one_page() {
     let (stage, instance) = stage("paged").await;
     let managed = &world().await.managed;
-    let id = id(stage.control()).await;
+    let id = uid_of(stage.control(), &stage.namespace).await.unwrap();
     let accounts: Api<ServiceAccount> = Api::namespaced(managed.client(), MANAGED_NAMESPACE);
     let make = async |name: String| {
         let account = json!({"metadata": {"name": name, "labels": marks(&id, &stage.namespace)}});
