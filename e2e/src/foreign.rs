@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tokio::process::Command;
 
 /// Module, file in it, and the names of the definitions that are taken.
-const TAKEN: [(&str, &str, &[&str]); 5] = [
+const TAKEN: [(&str, &str, &[&str]); 6] = [
     (
         "github.com/cert-manager/cert-manager",
         "deploy/crds/cert-manager.io_certificates.yaml",
@@ -25,6 +25,11 @@ const TAKEN: [(&str, &str, &[&str]); 5] = [
         "github.com/prometheus-operator/prometheus-operator",
         "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml",
         &["servicemonitors.monitoring.coreos.com"],
+    ),
+    (
+        "github.com/prometheus-operator/prometheus-operator",
+        "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml",
+        &["podmonitors.monitoring.coreos.com"],
     ),
     (
         "istio.io/api",

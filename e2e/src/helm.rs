@@ -82,6 +82,16 @@ pub async fn template_by_helm_3(args: &[&str]) -> Result<Output> {
     run(&helm, None, &rendering("kyma-bindings", args)).await
 }
 
+/// Runs Helm 4, and Helm 3, without a cluster. A failure of theirs is not an error here.
+///
+/// # Errors
+/// When one can't be had or run.
+pub async fn both(args: &[&str]) -> Result<[Output; 2]> {
+    let args: Vec<_> = args.iter().map(OsString::from).collect();
+    let (fourth, third) = (program().await?, HELM3.build_unless_kept().await?);
+    Ok([run(&fourth, None, &args).await?, run(&third, None, &args).await?])
+}
+
 fn rendering(namespace: &str, args: &[&str]) -> Vec<OsString> {
     let template = [OsStr::new("template"), OsStr::new("kb"), chart().as_os_str()].map(OsStr::to_owned);
     let options = ["--namespace", namespace, "--kube-version", KUBERNETES_VERSION];

@@ -21,6 +21,7 @@ pub mod installed;
 pub mod invariants;
 pub mod issuer;
 mod kept;
+pub mod kube_score;
 mod kubeconfig;
 pub mod level;
 pub mod liar;

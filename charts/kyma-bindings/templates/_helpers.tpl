@@ -27,13 +27,41 @@ app.kubernetes.io/name: {{ include "kyma-bindings.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- /* The pods with probes and metrics: hooks have none. */}}
+{{- define "kyma-bindings.serves-admin" -}}
+bindings.kyma-project.io/serves: admin
+{{- end }}
+
+{{- /* Takes root, and if wished component and labels. Each key is there once: those that selectors ask for are the chart's,
+of the others the nearest counts. */}}
 {{- define "kyma-bindings.labels" -}}
-{{ include "kyma-bindings.selector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
+{{- $root := .root }}
+{{- $labels := include "kyma-bindings.selector" $root | fromYaml }}
+{{- with .component }}
+{{- $_ := set $labels "app.kubernetes.io/component" . }}
+{{- end }}
+{{- $release := dict "app.kubernetes.io/version" $root.Chart.AppVersion "app.kubernetes.io/managed-by" $root.Release.Service }}
+{{- $_ := set $release "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_") }}
+{{- merge $labels (default (dict) .labels) $root.Values.commonLabels $release | toYaml }}
+{{- end }}
+
+{{- /* Objects of which each has one of a kind of name: takes lists, of which the later ones count, and that key. */}}
+{{- define "kyma-bindings.unique" -}}
+{{- $key := .key }}
+{{- $last := dict }}
+{{- $order := list }}
+{{- range .lists }}
+{{- range . }}
+{{- $order = append $order (get . $key) | uniq }}
+{{- $_ := set $last (get . $key) . }}
+{{- end }}
+{{- end }}
+{{- $unique := list }}
+{{- range $order }}
+{{- $unique = append $unique (get $last .) }}
+{{- end }}
+{{- with $unique }}
+{{- toYaml . }}
 {{- end }}
 {{- end }}
 
@@ -44,13 +72,7 @@ metadata:
   name: {{ .name }}
   namespace: {{ default (include "kyma-bindings.own-namespace" $root) .namespace }}
   labels:
-    {{- include "kyma-bindings.labels" $root | nindent 4 }}
-    {{- with .component }}
-    app.kubernetes.io/component: {{ . }}
-    {{- end }}
-    {{- with .labels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- include "kyma-bindings.labels" . | nindent 4 }}
   {{- with merge (dict) (default (dict) .annotations) $root.Values.commonAnnotations }}
   annotations:
     {{- toYaml . | nindent 4 }}
@@ -130,8 +152,15 @@ metadata:
 {{- end }}
 {{- end }}
 {{- $reconciling := .Values.single | ternary .Values.broker .Values.controller }}
-{{- if and (not .Values.config.leaderElect) (gt (int $reconciling.replicas) 1) }}
+{{- /* Without a number, somebody else says how many. */}}
+{{- if and (not .Values.config.leaderElect) (ne (toString $reconciling.replicas) "0") (ne (toString $reconciling.replicas) "1") }}
 {{- fail (printf "config.leaderElect=false is for one process alone: set %s.replicas=1" (.Values.single | ternary "broker" "controller")) }}
+{{- end }}
+{{- if and .Values.listen.address (contains "]" .Values.listen.address) }}
+{{- fail "listen.address is an IP address without brackets and port; the ports are listen.port and listen.adminPort" }}
+{{- end }}
+{{- if eq (int .Values.listen.port) (int .Values.listen.adminPort) }}
+{{- fail "listen.port and listen.adminPort must be two" }}
 {{- end }}
 {{- with .Values.podDisruptionBudget }}
 {{- if and (ne .minAvailable nil) (ne .maxUnavailable nil) }}

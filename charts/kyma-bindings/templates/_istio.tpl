@@ -21,7 +21,7 @@ sidecar.istio.io/inject: "false"
 {{- define "kyma-bindings.mesh.pod-annotations" -}}
 {{- with .root.Values.istio }}
 {{- if and .enabled (eq .mode "sidecar") (ne $.component "controller") }}
-traffic.sidecar.istio.io/excludeInboundPorts: "9090"
+traffic.sidecar.istio.io/excludeInboundPorts: {{ $.root.Values.listen.adminPort | quote }}
 proxy.istio.io/config: '{"holdApplicationUntilProxyStarts": true}'
 {{- end }}
 {{- end }}

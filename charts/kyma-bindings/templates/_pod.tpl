@@ -1,5 +1,8 @@
 {{- /* What all pods have, those of hooks too. */}}
 {{- define "kyma-bindings.pod" -}}
+{{- if not (hasKey .Values.podSpecExtra "enableServiceLinks") }}
+enableServiceLinks: false
+{{- end }}
 {{- with concat .Values.imagePullSecrets .Values.global.imagePullSecrets | uniq }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
@@ -18,9 +21,90 @@ dnsConfig:
 hostAliases:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- $security := dict }}
+{{- range $key, $value := .Values.podSecurityContext }}
+{{- if not (has $value (list nil "")) }}
+{{- $_ := set $security $key $value }}
+{{- end }}
+{{- end }}
+{{- with $security }}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- with .Values.podSpecExtra }}
 {{ toYaml . }}
 {{- end }}
+{{- end }}
+
+{{- /* The pod of a hook, with the volumes of the Deployments. Takes root, component, the Deployment whose account it has (of), its
+arguments, those that it may have besides, the resources, and more of its metadata's annotations. */}}
+{{- define "kyma-bindings.hook-pod" -}}
+{{- $root := .root }}
+{{- $own := eq .of "controller" | ternary $root.Values.controller $root.Values.broker }}
+metadata:
+  {{- with .name }}
+  name: {{ . }}
+  namespace: {{ include "kyma-bindings.own-namespace" $root }}
+  {{- end }}
+  labels:
+    {{- /* A sidecar would outlive it. */}}
+    {{- $labels := merge (dict) $root.Values.podLabels (include "kyma-bindings.mesh.hook-labels" $root | fromYaml) }}
+    {{- include "kyma-bindings.labels" (dict "root" $root "component" .component "labels" $labels) | nindent 4 }}
+  {{- with merge (dict) (default (dict) .annotations) $root.Values.podAnnotations $root.Values.commonAnnotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  restartPolicy: Never
+  serviceAccountName: {{ include "kyma-bindings.account" (dict "root" $root "component" .of) }}
+  {{- with include "kyma-bindings.pod" $root | trim }}
+  {{- . | nindent 2 }}
+  {{- end }}
+  containers:
+    - name: {{ .component }}
+      image: {{ include "kyma-bindings.image" $root }}
+      imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+      args:
+        {{- range concat .args $root.Values.extraArgs .extraArgs }}
+        - {{ . | quote }}
+        {{- end }}
+      {{- with include "kyma-bindings.unique" (dict "key" "name" "lists" (list $root.Values.extraEnv $own.extraEnv)) }}
+      env:
+        {{- . | nindent 8 }}
+      {{- end }}
+      {{- with .resources }}
+      resources:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with $root.Values.securityContext }}
+      securityContext:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with include "kyma-bindings.unique" (dict "key" "mountPath" "lists" (list $root.Values.extraVolumeMounts $own.extraVolumeMounts)) }}
+      volumeMounts:
+        {{- . | nindent 8 }}
+      {{- end }}
+  {{- with include "kyma-bindings.unique" (dict "key" "name" "lists" (list $root.Values.extraVolumes $own.extraVolumes)) }}
+  volumes:
+    {{- . | nindent 4 }}
+  {{- end }}
+{{- end }}
+
+{{- /* What --listen says, for a port. */}}
+{{- define "kyma-bindings.listen" -}}
+{{- $address := default "::" .root.Values.listen.address }}
+{{- printf "%s:%v" (contains ":" $address | ternary (printf "[%s]" $address) $address) .port }}
 {{- end }}
 
 {{- define "kyma-bindings.args" -}}
@@ -28,8 +112,10 @@ hostAliases:
 - run
 - --role={{ .component }}
 - --namespace={{ include "kyma-bindings.namespace" .root }}
-- --listen=0.0.0.0:8080
-- --admin-listen=0.0.0.0:9090
+{{- if ne .component "controller" }}
+- --listen={{ include "kyma-bindings.listen" (dict "root" .root "port" $values.listen.port) }}
+{{- end }}
+- --admin-listen={{ include "kyma-bindings.listen" (dict "root" .root "port" $values.listen.adminPort) }}
 {{- range $key, $value := omit $values.config "namespace" }}
 - {{ printf "--%s=%v" (kebabcase $key) $value | quote }}
 {{- end }}

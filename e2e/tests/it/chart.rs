@@ -101,8 +101,8 @@ async fn what_would_let_strangers_in_or_cannot_work_is_refused() {
 const OTHERWISE: [(&str, &str); 16] = [
     ("role", "which Deployment it is"),
     ("kubeconfig", "the pod's own account"),
-    ("listen", "the Service's port leads to it"),
-    ("admin-listen", "the probes' port"),
+    ("listen", "listen.address and listen.port"),
+    ("admin-listen", "listen.address and listen.adminPort"),
     ("namespace", "config.namespace, or the release's"),
     ("auth", "auth.methods"),
     ("allow-anonymous", "auth.allowAnonymous"),
@@ -138,27 +138,129 @@ async fn each_flag_has_a_value_with_the_programs_default() {
 async fn the_program_takes_the_arguments_that_are_rendered() {
     for values in fs::read_dir(chart().join("ci")).unwrap() {
         let rendered = rendered(&["--values", values.unwrap().path().to_str().unwrap()]).await;
-        let mut pods = 0;
-        for pod in rendered.split("\n          args:\n").skip(1) {
-            let args = pod.lines().map_while(|line| line.strip_prefix("            - "));
-            let args = args.map(|arg| arg.trim_matches('"'));
-            let cli = <Cli as clap::Parser>::try_parse_from(["kyma-bindings"].into_iter().chain(args));
-            let Command::Run(run) = cli.unwrap().command else { panic!("not run") };
+        let template = |object: Value| object["spec"]["template"].clone();
+        for pod in objects(&rendered, "Deployment").into_iter().map(template) {
+            let Command::Run(run) = command_line(&pod) else { panic!("not run") };
             run.check().unwrap();
-            pods += 1;
         }
-        assert_eq!(pods, rendered.matches("kind: Deployment\n").count(), "{rendered}");
+        for pod in objects(&rendered, "Job").into_iter().map(template).chain(objects(&rendered, "Pod")) {
+            assert!(matches!(command_line(&pod), Command::Check(_) | Command::Cleanup(_)), "{pod}");
+        }
+    }
+}
+
+/// What a container of the chart would run as.
+pub fn command_line(pod: &Value) -> Command {
+    let args =
+        pod["spec"]["containers"][0]["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap());
+    <Cli as clap::Parser>::try_parse_from(["kyma-bindings"].into_iter().chain(args)).unwrap().command
+}
+
+#[tokio::test]
+async fn whatever_the_chart_says_can_be_said_again() {
+    let set = "listen.address=10.0.0.7,listen.port=1080,extraArgs={--log-level=warn,--namespace=a},\
+               broker.extraArgs={--namespace=b,--admin-listen=127.0.0.1:1},controller.extraArgs={--leader-elect=false}";
+    let rendered = rendered(&[&LEAST[..], &["--set", set]].concat()).await;
+    let pods = objects(&rendered, "Deployment").into_iter().map(|pod| pod["spec"]["template"].clone());
+    let runs = pods.map(|pod| match command_line(&pod) {
+        Command::Run(run) => run,
+        other => panic!("{other:?}"),
+    });
+    let runs: Vec<_> = runs.collect();
+    let [broker, controller] = &runs[..] else { panic!("{runs:?}") };
+    assert_eq!((broker.namespace.as_str(), controller.namespace.as_str()), ("b", "a"));
+    assert_eq!((broker.listen.to_string().as_str(), broker.admin_listen.port()), ("10.0.0.7:1080", 1));
+    assert_eq!(controller.admin_listen.to_string(), "10.0.0.7:9090");
+    assert!(broker.leader_elect && !controller.leader_elect);
+    assert_eq!(broker.log_level.as_str(), "WARN");
+}
+
+#[tokio::test]
+async fn by_default_both_families_of_addresses_are_listened_on_and_ports_are_the_same_everywhere() {
+    let set = "listen.port=1080,listen.adminPort=1090,networkPolicy.enabled=true";
+    let rendered = rendered(&[&LEAST[..], &["--set", set]].concat()).await;
+    let broker = objects(&rendered, "Deployment")[0]["spec"]["template"].clone();
+    let Command::Run(run) = command_line(&broker) else { panic!("not run") };
+    assert_eq!(
+        (run.listen.to_string().as_str(), run.admin_listen.to_string().as_str()),
+        ("[::]:1080", "[::]:1090")
+    );
+    let ports = broker["spec"]["containers"][0]["ports"].clone();
+    assert_eq!(
+        ports,
+        json!([{"name": "http", "containerPort": 1080}, {"name": "admin", "containerPort": 1090}])
+    );
+    let ingress = &objects(&rendered, "NetworkPolicy")[0]["spec"]["ingress"];
+    assert_eq!(
+        (&ingress[0]["ports"][0]["port"], &ingress[1]["ports"][0]["port"]),
+        (&json!(1080), &json!(1090))
+    );
+}
+
+#[tokio::test]
+async fn replicas_can_be_left_to_an_autoscaler() {
+    let set = "broker.replicas=null,controller.replicas=null";
+    for pod in objects(&rendered(&[&LEAST[..], &["--set", set]].concat()).await, "Deployment") {
+        assert!(pod["spec"].get("replicas").is_none(), "{pod}");
     }
 }
 
 #[tokio::test]
-async fn the_program_takes_the_arguments_of_the_cleanup() {
-    let rendered = rendered(&LEAST).await;
-    let args = rendered.split_once("args: [cleanup, ").unwrap().1.split_once(']').unwrap().0;
-    let args = args.split(", ").map(|arg| arg.trim_matches('"'));
-    let cli = <Cli as clap::Parser>::try_parse_from(["kyma-bindings", "cleanup"].into_iter().chain(args));
-    let Command::Cleanup(cleanup) = cli.unwrap().command else { panic!("not cleanup") };
-    assert_eq!((cleanup.namespace.as_str(), cleanup.timeout.as_secs()), ("kyma-bindings", 120));
+async fn a_label_that_is_said_twice_is_there_once_and_no_selector_can_be_misled() {
+    let set = "commonLabels.team=a,podLabels.team=b,service.labels.team=c,serviceAccount.labels.team=d,\
+               commonLabels.app\\.kubernetes\\.io/name=x,podLabels.app\\.kubernetes\\.io/component=x";
+    let rendered = rendered(&[&LEAST[..], &["--set", set]].concat()).await;
+    // A key that is there twice would not be read.
+    let team = |object: &Value| object["metadata"]["labels"]["team"].as_str().unwrap().to_owned();
+    assert_eq!(team(&objects(&rendered, "ServiceAccount")[0]), "d");
+    assert_eq!(team(&objects(&rendered, "Service")[0]), "c");
+    for deployment in objects(&rendered, "Deployment") {
+        assert_eq!(
+            (team(&deployment), team(&deployment["spec"]["template"])),
+            ("a".to_owned(), "b".to_owned())
+        );
+        let labels = deployment["spec"]["template"]["metadata"]["labels"].as_object().unwrap();
+        for (key, value) in deployment["spec"]["selector"]["matchLabels"].as_object().unwrap() {
+            assert_eq!(labels.get(key), Some(value));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_service_has_whatever_else_is_said_of_it() {
+    let set = "service.type=LoadBalancer,service.spec.loadBalancerSourceRanges={10.0.0.0/8},\
+               service.spec.trafficDistribution=PreferSameZone,adminService.spec.clusterIP=None";
+    let rendered = rendered(&[&LEAST[..], &["--set", set]].concat()).await;
+    let services = objects(&rendered, "Service");
+    let [api, admin] = &services[..] else { panic!("{services:?}") };
+    assert_eq!(api["spec"]["loadBalancerSourceRanges"], json!(["10.0.0.0/8"]));
+    assert_eq!(
+        (&api["spec"]["trafficDistribution"], &api["spec"]["type"]),
+        (&json!("PreferSameZone"), &json!("LoadBalancer"))
+    );
+    assert_eq!(admin["spec"]["clusterIP"], "None");
+}
+
+#[tokio::test]
+async fn who_watches_pods_or_binds_services_is_let_in_on_demand() {
+    assert!(!rendered(&LEAST).await.contains("servicebinding.io/controller"));
+    let set = "metrics.podMonitor.enabled=true,aggregateToServiceBinding=true";
+    let rendered = rendered(&[&LEAST[..], &["--set", set]].concat()).await;
+    let monitors = objects(&rendered, "PodMonitor");
+    let [monitor] = &monitors[..] else { panic!("{monitors:?}") };
+    let selected = monitor["spec"]["selector"]["matchLabels"].as_object().unwrap();
+    for deployment in objects(&rendered, "Deployment") {
+        let pod = &deployment["spec"]["template"];
+        let labels = pod["metadata"]["labels"].as_object().unwrap();
+        assert!(selected.iter().all(|(key, value)| labels.get(key) == Some(value)), "{labels:?}");
+        let ports = pod["spec"]["containers"][0]["ports"].as_array().unwrap();
+        assert!(ports.iter().any(|port| port["name"] == monitor["spec"]["podMetricsEndpoints"][0]["port"]));
+    }
+    let roles = objects(&rendered, "ClusterRole");
+    let [role] = &roles[..] else { panic!("{roles:?}") };
+    assert_eq!(role["metadata"]["labels"]["servicebinding.io/controller"], "true");
+    let read = json!([{"apiGroups": ["bindings.kyma-project.io"], "resources": ["kymabindings"], "verbs": ["get", "list", "watch"]}]);
+    assert_eq!(role["rules"], read);
 }
 
 /// The objects of one kind.

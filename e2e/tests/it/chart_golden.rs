@@ -155,7 +155,8 @@ fn no_value_is_without_use() {
     let templates: String = files.map(|file| fs::read_to_string(file).unwrap()).collect();
     // Taken as a whole: each flag of `config` has a test of its own.
     let whole = ["config", "livenessProbe", "readinessProbe", "podSecurityContext", "securityContext"];
-    let whole = [&whole[..], &["broker.resources", "controller.resources"]].concat();
+    let resources = ["broker.resources", "controller.resources", "check.resources", "cleanup.resources"];
+    let whole = [&whole[..], &resources].concat();
     for key in keys() {
         if whole.iter().any(|whole| key.starts_with(&format!("{whole}."))) {
             continue;
