@@ -69,7 +69,10 @@ async fn uid(client: &Client, namespace: &str) -> Result<String, IdentityError> 
     let read = tokio::time::timeout(TIMEOUT, namespaces.get_metadata(namespace)).await;
     let namespace = namespace.to_owned();
     match read {
-        Ok(Ok(read)) => Ok(read.uid().unwrap_or_default()),
+        // Without one, two control planes would be the same.
+        Ok(Ok(read)) => {
+            read.uid().filter(|uid| !uid.is_empty()).ok_or(IdentityError::Failed { namespace, status: 200 })
+        }
         Ok(Err(kube::Error::Api(status))) => Err(match status.code {
             404 => IdentityError::Missing(namespace),
             status @ (401 | 403) => IdentityError::Refused { namespace, status },

@@ -38,3 +38,21 @@ async fn no_core_is_dumped() {
     // One byte: no file is as small, and no program that takes cores is started.
     assert_eq!(words, ["1", "1"], "{core}");
 }
+
+#[tokio::test]
+async fn on_all_addresses_it_is_reached_by_ipv4_and_by_ipv6() {
+    let (stage, _) = stage("families").await;
+    let args = ["--listen", "[::]:0", "--allow-anonymous", "--admin-listen", "[::]:0"];
+    let operator = stage.operator(program(), &args).await.unwrap();
+    let log = operator.log();
+    let ports: Vec<_> = log.split("\"[::]:").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    let [api, admin] = ports[..] else { panic!("{ports:?}: {log}") };
+    for host in ["127.0.0.1", "[::1]"] {
+        for (url, status) in [
+            (format!("http://{host}:{api}/openapi.json"), 200),
+            (format!("http://{host}:{admin}/healthz"), 200),
+        ] {
+            assert_eq!(reqwest::get(&url).await.unwrap().status(), status, "{url}");
+        }
+    }
+}
