@@ -78,7 +78,8 @@ impl Asked {
     /// [`Problem::Incomplete`] when it is neither said nor denied.
     pub fn incomplete(&self) -> Result<bool, Problem> {
         match self.accepts_incomplete.as_deref() {
-            None | Some("false") => Ok(false),
+            // Empty is missing, where a field is optional.
+            None | Some("" | "false") => Ok(false),
             Some("true") => Ok(true),
             Some(_) => Err(Problem::Incomplete),
         }
@@ -99,7 +100,8 @@ impl Asked {
     /// # Errors
     /// [`Problem::Operation`] when it can't be one of its.
     pub fn operation(&self, ids: &Ids) -> Result<Option<Operation>, Problem> {
-        self.operation.as_deref().map(|text| Operation::parse(text, ids)).transpose()
+        let said = self.operation.as_deref().filter(|text| !text.is_empty());
+        said.map(|text| Operation::parse(text, ids)).transpose()
     }
 }
 
@@ -169,6 +171,8 @@ impl BindRequest {
 fn predecessor(body: &Map<String, Value>) -> Result<Option<BindingId>, Problem> {
     match body.get("predecessor_binding_id") {
         None | Some(Value::Null) => Ok(None),
+        // As where a field is optional elsewhere: clients leave out what is empty, or don't.
+        Some(Value::String(id)) if id.is_empty() => Ok(None),
         // No binding has an id that can't be one.
         Some(id) => {
             id.as_str().and_then(|id| BindingId::parse(id).ok()).map(Some).ok_or(Problem::Predecessor)
@@ -289,7 +293,13 @@ mod tests {
             parse(r#"{"predecessor_binding_id":"a","parameters":{"expiration_seconds":1}}"#).unwrap();
         assert_eq!(request.wish, Wish::Successor(BindingId::parse("a").unwrap()));
         assert_eq!((request.service_id, request.plan_id), (None, None));
-        for bad in ["\"\"", "\"A\"", "1", "{}"] {
+        for nobody in ["\"\"", "null"] {
+            let body = format!(r#"{{"service_id":"s","plan_id":"p","predecessor_binding_id":{nobody}}}"#);
+            assert_eq!(parse(&body).unwrap().wish, Wish::Lifetime(600), "{nobody}");
+            let body = format!(r#"{{"plan_id":"p","predecessor_binding_id":{nobody}}}"#);
+            assert_eq!(parse(&body), Err(Problem::Missing("service_id")), "{nobody}");
+        }
+        for bad in ["\"A\"", "\" \"", "1", "false", "{}"] {
             let body = format!(r#"{{"service_id":"s","plan_id":"p","predecessor_binding_id":{bad}}}"#);
             assert_eq!(parse(&body), Err(Problem::Predecessor), "{bad}");
         }
@@ -303,7 +313,8 @@ mod tests {
         assert_eq!(asked("accepts_incomplete=yes").unwrap().incomplete(), Err(Problem::Incomplete));
         let ids = Ids { instance: InstanceId::parse("i").unwrap(), binding: BindingId::parse("b").unwrap() };
         assert_eq!(asked("operation=x").unwrap().operation(&ids), Err(Problem::Operation));
-        assert_eq!(asked("operation=").unwrap().operation(&ids), Err(Problem::Operation));
+        assert_eq!(asked("operation=").unwrap().operation(&ids), Ok(None));
+        assert_eq!(asked("accepts_incomplete=").unwrap().incomplete(), Ok(false));
         assert_eq!(asked("service_id=s&plan_id=").unwrap().check_ids(), Err(Problem::Missing("plan_id")));
         assert_eq!(asked("plan_id=a&plan_id=b").unwrap_err(), Problem::Query);
     }

@@ -126,8 +126,11 @@ fn binds() -> Vec<Row> {
     };
     let missing = |what, body: &Value, name| put(what, "ready", "never-1", 400, Body::Says(name)).json(body);
     let different = "binding already exists but with different parameters";
+    let mut of_nobody = ids();
+    of_nobody["predecessor_binding_id"] = json!("");
     vec![
         prefix("created by this request", "", 201),
+        put("an empty predecessor is none", "ready", "made-1", 200, Body::Credentials).json(&of_nobody),
         prefix("same id and parameters, by /oauth", "/oauth", 200),
         prefix("same id and parameters, by /oauth/{region}", "/oauth/cf-eu10", 200),
         counts_as_missing("an expiration of null counts as missing", json!(null)),
