@@ -49,7 +49,7 @@ pub fn client(access: &Access, policy: &Arc<Policy>, deadlines: Deadlines) -> Re
     let config = access.config();
     let port = config.cluster_url.port_u16().unwrap_or(443);
     let bounds = Bounds { connect: deadlines.connect, answer: MAX_ANSWER };
-    direct::client(&config, Guarded::new(policy.clone(), port), bounds).map_err(|_| Refusal::Credentials)
+    direct::client(&config, Guarded::new(policy.clone(), port), bounds).map_err(|_| Refusal::Client)
 }
 
 /// Connects to what may be connected to.

@@ -3,8 +3,14 @@
 //! This is the only way to a client of a managed cluster. A kubeconfig can name programs to run,
 //! files to read, proxies and identities to assume; none of that is ours to obey.
 
+#[path = "kubeconfig_pem.rs"]
+mod pem;
+#[path = "kubeconfig_refusal.rs"]
+mod refusal;
 #[path = "kubeconfig_written.rs"]
 mod written;
+#[path = "kubeconfig_yaml.rs"]
+mod yaml;
 
 use std::net::Ipv6Addr;
 
@@ -15,130 +21,67 @@ use http::header::USER_AGENT;
 use http::uri::Authority;
 use kube::config::AuthInfo;
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 
+pub use self::refusal::{Feature, FieldName, Part, Refusal};
+
+use self::pem::{AUTHORITY, CERTIFICATE, Identity, KEY};
+use self::yaml::Node;
 use crate::direct::AGENT;
-use crate::secret::{ExposeSecret as _, SecretString};
+use crate::secret::{ExposeSecret as _, SecretString, Zeroizing};
 
 /// Largest kubeconfig that is read, bytes.
 const MAX_SIZE: usize = 256 * 1024;
 
-/// Why a kubeconfig is not accepted. Names the field, never its content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Too large.
-    #[error("it is larger than 256 KiB")]
-    TooLarge,
-    /// Not YAML, or with fields that a kubeconfig doesn't have.
-    #[error("it is not a kubeconfig that can be read")]
-    Unreadable,
-    /// Something must be there and isn't.
-    #[error("it has no {0}")]
-    Missing(&'static str),
-    /// Something must not be there and is.
-    #[error("it uses {0}, which is not supported")]
-    Forbidden(&'static str),
-    /// The server isn't an address that we connect to.
-    #[error("server must be an https URL of a host's name or address, without user, query or fragment")]
-    Server,
-    /// The CA isn't base64 of PEM certificates.
-    #[error("certificate-authority-data must be base64 of PEM certificates")]
-    CertificateAuthority,
-    /// The credentials can't be used.
-    #[error("its credentials can't be used: a token, or a client certificate and key as data, is needed")]
-    Credentials,
+/// What a cluster may say. `api-version` is of an old form, and means nothing.
+const OF_CLUSTER: [&str; 9] = [
+    "server",
+    AUTHORITY,
+    "certificate-authority",
+    "insecure-skip-tls-verify",
+    "tls-server-name",
+    "proxy-url",
+    "disable-compression",
+    "extensions",
+    "api-version",
+];
+
+/// What a user may say.
+const OF_USER: [&str; 15] = [
+    "token",
+    CERTIFICATE,
+    KEY,
+    "tokenFile",
+    "client-certificate",
+    "client-key",
+    "username",
+    "password",
+    "exec",
+    "auth-provider",
+    "as",
+    "as-uid",
+    "as-groups",
+    "as-user-extra",
+    "extensions",
+];
+
+/// Where a managed cluster is.
+struct Server {
+    /// As it is handed out: the words of the kubeconfig, without `/` at the end.
+    text: String,
+    uri: Uri,
 }
 
-/// Who the managed cluster takes us for.
-enum Credentials {
-    Token(SecretString),
-    Certificate { certificate: String, key: SecretString },
+/// Who the managed cluster takes us for; at least one is there, and both are sent, as kubectl does.
+struct Credentials {
+    token: Option<SecretString>,
+    identity: Option<Identity>,
 }
 
 /// How to reach a managed cluster and as whom; what an accepted kubeconfig says.
 pub struct Access {
-    server: Uri,
-    ca_data: String,
-    ca: Vec<Vec<u8>>,
+    server: Server,
+    ca: Vec<CertificateDer<'static>>,
     credentials: Credentials,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct File {
-    #[serde(rename = "apiVersion")]
-    api_version: Option<String>,
-    kind: Option<String>,
-    #[serde(default)]
-    clusters: Vec<Named<ClusterEntry>>,
-    #[serde(default)]
-    users: Vec<Named<UserEntry>>,
-    #[serde(default)]
-    contexts: Vec<Named<ContextEntry>>,
-    current_context: Option<String>,
-    #[serde(rename = "preferences")]
-    _preferences: Option<IgnoredAny>,
-    #[serde(rename = "extensions")]
-    _extensions: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Named<T> {
-    name: String,
-    #[serde(rename = "cluster", alias = "user", alias = "context")]
-    entry: T,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct ClusterEntry {
-    server: Option<String>,
-    certificate_authority_data: Option<String>,
-    certificate_authority: Option<IgnoredAny>,
-    insecure_skip_tls_verify: Option<bool>,
-    tls_server_name: Option<IgnoredAny>,
-    proxy_url: Option<IgnoredAny>,
-    #[serde(rename = "disable-compression")]
-    _disable_compression: Option<bool>,
-    #[serde(rename = "extensions")]
-    _extensions: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct UserEntry {
-    token: Option<SecretString>,
-    client_certificate_data: Option<String>,
-    client_key_data: Option<SecretString>,
-    #[serde(rename = "tokenFile")]
-    token_file: Option<IgnoredAny>,
-    client_certificate: Option<IgnoredAny>,
-    client_key: Option<IgnoredAny>,
-    username: Option<IgnoredAny>,
-    password: Option<IgnoredAny>,
-    exec: Option<IgnoredAny>,
-    auth_provider: Option<IgnoredAny>,
-    #[serde(rename = "as")]
-    impersonate: Option<IgnoredAny>,
-    as_uid: Option<IgnoredAny>,
-    as_groups: Option<IgnoredAny>,
-    as_user_extra: Option<IgnoredAny>,
-    #[serde(rename = "extensions")]
-    _extensions: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ContextEntry {
-    cluster: Option<String>,
-    user: Option<String>,
-    #[serde(rename = "namespace")]
-    _namespace: Option<String>,
-    #[serde(rename = "extensions")]
-    _extensions: Option<IgnoredAny>,
 }
 
 /// Takes a kubeconfig, or says what about it can't be accepted.
@@ -149,46 +92,71 @@ pub fn accept(yaml: &[u8]) -> Result<Access, Refusal> {
     access(&read(yaml)?)
 }
 
-fn read(yaml: &[u8]) -> Result<File, Refusal> {
+fn read(yaml: &[u8]) -> Result<Node, Refusal> {
     if yaml.len() > MAX_SIZE {
         return Err(Refusal::TooLarge);
     }
-    let text = std::str::from_utf8(yaml).map_err(|_| Refusal::Unreadable)?;
-    // A parser's message quotes source lines, and these hold keys: it ends here.
-    serde_saphyr::from_str(text).map_err(|_| Refusal::Unreadable)
+    yaml::read(std::str::from_utf8(yaml).map_err(|_| Refusal::Unreadable)?)
 }
 
-fn access(file: &File) -> Result<Access, Refusal> {
-    if file.kind.as_deref().is_some_and(|k| k != "Config")
-        || file.api_version.as_deref().is_some_and(|v| v != "v1")
-    {
-        return Err(Refusal::Unreadable);
+fn access(file: &Node) -> Result<Access, Refusal> {
+    let says = |key: &str, expected: &str| file.get(key).is_empty() || file.get(key).is(expected);
+    if !matches!(file, Node::Map(_)) || !says("kind", "Config") || !says("apiVersion", "v1") {
+        return Err(Refusal::NotAKubeconfig);
     }
-    let current = match (file.current_context.as_deref().unwrap_or_default(), file.contexts.as_slice()) {
-        ("", [only]) => only,
+    let contexts = file.get("contexts").items().ok_or(Refusal::NotAKubeconfig)?;
+    let context = match (file.get("current-context").text("current-context")?, contexts) {
+        (None, [only]) => only.get("context"),
         (name, contexts) => {
-            contexts.iter().find(|c| c.name == name).ok_or(Refusal::Missing("current context"))?
+            used(contexts, name, Part::Context)?.ok_or(Refusal::Missing("current context"))?.get("context")
         }
     };
-    let cluster = named(&file.clusters, current.entry.cluster.as_deref())
-        .ok_or(Refusal::Missing("cluster of its current context"))?;
-    let user = named(&file.users, current.entry.user.as_deref())
-        .ok_or(Refusal::Missing("user of its current context"))?;
-    let ca_data = ca_data(cluster)?;
-    Ok(Access {
-        server: server(cluster)?,
-        ca: certificates(&ca_data)?,
-        ca_data,
-        credentials: credentials(user)?,
-    })
+    let [cluster, user] = [Part::Cluster, Part::User].map(|part| {
+        let (list, key, missing) = match part {
+            Part::User => ("users", "user", "user of its current context"),
+            Part::Cluster | Part::Context => ("clusters", "cluster", "cluster of its current context"),
+        };
+        let list = file.get(list).items().ok_or(Refusal::NotAKubeconfig)?;
+        let entry = used(list, context.get(key).name(key)?, part)?.ok_or(Refusal::Missing(missing))?;
+        known(entry, &["name", key], part)?;
+        Ok::<_, Refusal>(entry.get(key))
+    });
+    let (cluster, user) = (cluster?, user?);
+    Ok(Access { server: server(cluster)?, ca: authorities(cluster)?, credentials: credentials(user)? })
 }
 
-fn named<'a, T>(list: &'a [Named<T>], name: Option<&str>) -> Option<&'a T> {
-    list.iter().find(|n| Some(n.name.as_str()) == name).map(|n| &n.entry)
+/// What a list has by that name.
+fn used<'a>(list: &'a [Node], name: Option<&SecretString>, part: Part) -> Result<Option<&'a Node>, Refusal> {
+    let Some(name) = name else { return Ok(None) };
+    let mut found = list.iter().filter(|entry| entry.get("name").is(name.expose_secret()));
+    match (found.next(), found.next()) {
+        (_, Some(_)) => Err(Refusal::Twice(part)),
+        (found, None) => Ok(found),
+    }
 }
 
-fn server(cluster: &ClusterEntry) -> Result<Uri, Refusal> {
-    let text = cluster.server.as_deref().filter(|s| !s.is_empty()).ok_or(Refusal::Missing("server"))?;
+/// Whether something says what is known and nothing else: what a new field means, nobody here would obey.
+fn known(node: &Node, fields: &[&str], part: Part) -> Result<(), Refusal> {
+    match node.keys().find(|key| !fields.contains(key)) {
+        Some(unknown) => Err(Refusal::Unknown(part, FieldName::new(unknown))),
+        None => Ok(()),
+    }
+}
+
+fn server(cluster: &Node) -> Result<Server, Refusal> {
+    let insecure = match cluster.get("insecure-skip-tls-verify") {
+        Node::Boolean(insecure) => *insecure,
+        Node::Absent => false,
+        _ => return Err(Refusal::NotBoolean("insecure-skip-tls-verify")),
+    };
+    refuse([
+        (insecure, Feature::Insecure),
+        (!cluster.get("certificate-authority").is_empty(), Feature::AuthorityPath),
+        (!cluster.get("tls-server-name").is_empty(), Feature::ServerName),
+        (!cluster.get("proxy-url").is_empty(), Feature::Proxy),
+    ])?;
+    known(cluster, &OF_CLUSTER, Part::Cluster)?;
+    let text = cluster.get("server").text("server")?.ok_or(Refusal::Missing("server"))?.expose_secret();
     let uri: Uri = text.parse().map_err(|_| Refusal::Server)?;
     let authority = uri.authority().ok_or(Refusal::Server)?;
     let plain = uri.scheme_str() == Some("https")
@@ -197,7 +165,10 @@ fn server(cluster: &ClusterEntry) -> Result<Uri, Refusal> {
         && !authority.as_str().contains('@')
         && uri.query().is_none()
         && !text.contains('#');
-    plain.then_some(uri).ok_or(Refusal::Server)
+    // A scheme in capitals is as good, and not known to all clients.
+    let rest = text.split_once("://").filter(|_| plain).ok_or(Refusal::Server)?.1;
+    // What is appended to it begins with one: `$server/version`.
+    Ok(Server { text: format!("https://{}", rest.trim_end_matches('/')), uri })
 }
 
 /// Whether it is a name of the DNS or an address, and no other thing that some resolver may know.
@@ -215,88 +186,94 @@ fn has_legal_port(authority: &Authority) -> bool {
     port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok_and(|p| p != 0))
 }
 
-fn ca_data(cluster: &ClusterEntry) -> Result<String, Refusal> {
-    let forbidden = [
-        (cluster.insecure_skip_tls_verify == Some(true), "insecure-skip-tls-verify"),
-        (cluster.certificate_authority.is_some(), "certificate-authority, a file path"),
-        (cluster.tls_server_name.is_some(), "tls-server-name"),
-        (cluster.proxy_url.is_some(), "proxy-url"),
-    ];
-    refuse(forbidden)?;
-    let data = cluster.certificate_authority_data.clone().filter(|d| !d.is_empty());
-    data.ok_or(Refusal::Missing("certificate-authority-data"))
+fn authorities(cluster: &Node) -> Result<Vec<CertificateDer<'static>>, Refusal> {
+    let pem = data(cluster, AUTHORITY)?.ok_or(Refusal::Missing(AUTHORITY))?;
+    pem::authorities(&pem)
 }
 
-fn certificates(data: &str) -> Result<Vec<Vec<u8>>, Refusal> {
-    let pem = STANDARD.decode(data.trim()).map_err(|_| Refusal::CertificateAuthority)?;
-    let ca: Vec<_> = CertificateDer::pem_slice_iter(&pem)
-        .map(|c| c.map(|c| c.as_ref().to_vec()))
-        .collect::<Result<_, _>>()
-        .map_err(|_| Refusal::CertificateAuthority)?;
-    if ca.is_empty() { Err(Refusal::CertificateAuthority) } else { Ok(ca) }
+/// What a field has in base64.
+fn data(node: &Node, field: &'static str) -> Result<Option<Zeroizing<Vec<u8>>>, Refusal> {
+    let text = node.get(field).text(field)?;
+    Ok(text.map(|text| pem::decode(field, text.expose_secret())).transpose()?.flatten())
 }
 
-fn credentials(user: &UserEntry) -> Result<Credentials, Refusal> {
+fn credentials(user: &Node) -> Result<Credentials, Refusal> {
+    let says = |field: &str| !user.get(field).is_empty();
+    let token = user.get("token").text("token")?;
     refuse([
-        (user.exec.is_some(), "exec"),
-        (user.auth_provider.is_some(), "auth-provider"),
-        (user.token_file.is_some(), "tokenFile"),
-        (user.client_certificate.is_some(), "client-certificate, a file path"),
-        (user.client_key.is_some(), "client-key, a file path"),
-        (user.username.is_some() || user.password.is_some(), "username and password"),
-        (
-            user.impersonate.is_some()
-                || user.as_uid.is_some()
-                || user.as_groups.is_some()
-                || user.as_user_extra.is_some(),
-            "impersonation",
-        ),
+        // Even an empty one is a program.
+        (!user.get("exec").is_absent(), Feature::Exec),
+        (!user.get("auth-provider").is_absent(), Feature::AuthProvider),
+        (says("tokenFile") && token.is_none(), Feature::TokenFile),
+        (says("client-certificate"), Feature::CertificatePath),
+        (says("client-key"), Feature::KeyPath),
+        (says("username") || says("password"), Feature::Password),
+        (["as", "as-uid", "as-groups", "as-user-extra"].into_iter().any(says), Feature::Impersonation),
     ])?;
-    match (&user.token, &user.client_certificate_data, &user.client_key_data) {
-        (Some(token), None, None) if is_header_text(token.expose_secret()) => {
-            Ok(Credentials::Token(token.clone()))
-        }
-        (None, Some(certificate), Some(key))
-            if !certificate.is_empty() && !key.expose_secret().is_empty() =>
-        {
-            Ok(Credentials::Certificate { certificate: certificate.clone(), key: key.clone() })
-        }
-        _ => Err(Refusal::Credentials),
+    known(user, &OF_USER, Part::User)?;
+    let token = token.map(header_text).transpose()?;
+    let identity = match (data(user, CERTIFICATE)?, data(user, KEY)?) {
+        (Some(certificate), Some(key)) => Some(pem::identity(&certificate, &key)?),
+        (Some(_), None) => return Err(Refusal::Missing(KEY)),
+        // A key alone proves nothing to anybody.
+        (None, Some(_)) if token.is_none() => return Err(Refusal::Missing(CERTIFICATE)),
+        (None, _) => None,
+    };
+    if token.is_none() && identity.is_none() {
+        return Err(Refusal::NoCredentials);
     }
+    Ok(Credentials { token, identity })
 }
 
-fn refuse<const N: usize>(forbidden: [(bool, &'static str); N]) -> Result<(), Refusal> {
+fn refuse<const N: usize>(forbidden: [(bool, Feature); N]) -> Result<(), Refusal> {
     match forbidden.into_iter().find(|(found, _)| *found) {
-        Some((_, what)) => Err(Refusal::Forbidden(what)),
+        Some((_, feature)) => Err(Refusal::Forbidden(feature)),
         None => Ok(()),
     }
 }
 
-fn is_header_text(token: &str) -> bool {
-    !token.is_empty() && token.bytes().all(|c| c.is_ascii_graphic())
+/// A token as it is sent: HTTP cuts spaces off at the end of a header's value.
+fn header_text(token: &SecretString) -> Result<SecretString, Refusal> {
+    let token = token.expose_secret().trim_end_matches([' ', '\t']);
+    let legal = !token.is_empty() && token.bytes().all(|c| c.is_ascii_graphic());
+    legal.then(|| token.into()).ok_or(Refusal::Token)
 }
 
 impl Access {
     /// What a client is made from: nothing of the environment goes into it.
     #[must_use]
     pub(super) fn config(&self) -> kube::Config {
-        let mut config = kube::Config::new(self.server.clone());
-        config.root_cert = Some(self.ca.clone());
-        config.auth_info = match &self.credentials {
-            Credentials::Token(token) => AuthInfo { token: Some(token.clone()), ..AuthInfo::default() },
-            Credentials::Certificate { certificate, key } => AuthInfo {
-                client_certificate_data: Some(certificate.clone()),
-                client_key_data: Some(key.clone()),
-                ..AuthInfo::default()
-            },
+        let mut config = kube::Config::new(self.server.uri.clone());
+        config.root_cert = Some(self.ca.iter().map(|certificate| certificate.to_vec()).collect());
+        let Credentials { token, identity } = &self.credentials;
+        let (certificate, key) = identity.as_ref().map(|i| (i.certificate.clone(), i.key.clone())).unzip();
+        config.auth_info = AuthInfo {
+            token: token.clone(),
+            client_certificate_data: certificate,
+            client_key_data: key,
+            ..AuthInfo::default()
         };
         config.headers.push((USER_AGENT, AGENT));
         // A retry is ours to decide: kube's own may issue a token twice and last for minutes.
         config.default_retry = false;
         config
     }
+
+    /// The authorities as they are handed out: what was read, and nothing that stood beside.
+    fn authority_data(&self) -> String {
+        STANDARD.encode(pem::to_pem(&self.ca))
+    }
 }
 
 #[cfg(test)]
+#[path = "kubeconfig_page.rs"]
+mod page;
+#[cfg(test)]
+#[path = "kubeconfig_pem_tests.rs"]
+mod pem_tests;
+#[cfg(test)]
 #[path = "kubeconfig_tests.rs"]
 mod tests;
+#[cfg(test)]
+#[path = "kubeconfig_written_tests.rs"]
+mod written_tests;

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Access, ContextEntry, Credentials, File, MAX_SIZE, Refusal, access, read};
+use super::yaml::Node;
+use super::{Access, MAX_SIZE, Refusal, access, read};
 use crate::api::handed_out::{self, Plain};
 use crate::secret::{ExposeSecret as _, SecretString};
 
@@ -19,11 +20,11 @@ impl Access {
         token: &SecretString,
         expires_at: Timestamp,
     ) -> Result<SecretString, Refusal> {
-        let server = self.server.to_string();
+        let (server, ca) = (self.server.text.as_str(), self.authority_data());
         let document = Out {
             api_version: "v1",
             kind: "Config",
-            clusters: [OutCluster { name, cluster: OutServer { server: &server, ca: &self.ca_data } }],
+            clusters: [OutCluster { name, cluster: OutServer { server, ca: &ca } }],
             users: [OutUser { name, user: OutToken { token: token.expose_secret() } }],
             contexts: [OutContext { name, context: OutPair { cluster: name, user: name } }],
             current_context: name,
@@ -38,7 +39,7 @@ impl Access {
         let text = SecretString::from(format!("# This kubeconfig stops working at {expires_at}.\n{yaml}"));
         let same = match handed_out::plain(text.expose_secret()) {
             Some(said) => server.strip_prefix("https://").is_some_and(|server| {
-                said == Plain { name, server, authority: &self.ca_data, token: token.expose_secret() }
+                said == Plain { name, server, authority: &ca, token: token.expose_secret() }
             }),
             None => self.is_in(text.expose_secret(), name, token)?,
         };
@@ -49,24 +50,23 @@ impl Access {
     pub(super) fn is_in(&self, yaml: &str, name: &str, token: &SecretString) -> Result<bool, Refusal> {
         let file = read(yaml.as_bytes())?;
         let back = access(&file)?;
+        let credentials = &back.credentials;
         Ok(is_named(&file, name)
-            && back.server == self.server
+            && back.server.text == self.server.text
             && back.ca == self.ca
-            && matches!(&back.credentials, Credentials::Token(t) if t.expose_secret() == token.expose_secret()))
+            && credentials.identity.is_none()
+            && credentials.token.as_ref().is_some_and(|t| t.expose_secret() == token.expose_secret()))
     }
 }
 
 /// Whether a kubeconfig has one cluster, user and context, all of that name.
-pub(super) fn is_named(file: &File, name: &str) -> bool {
-    let ([cluster], [user], [context]) =
-        (file.clusters.as_slice(), file.users.as_slice(), file.contexts.as_slice())
-    else {
-        return false;
-    };
-    let ContextEntry { cluster: to, user: by, .. } = &context.entry;
-    let names = [&cluster.name, &user.name, &context.name].map(|n| Some(n.as_str()));
-    let references = [to.as_deref(), by.as_deref(), file.current_context.as_deref()];
-    names.into_iter().chain(references).all(|found| found == Some(name))
+pub(super) fn is_named(file: &Node, name: &str) -> bool {
+    let lists = ["clusters", "users", "contexts"].map(|key| file.get(key).items().unwrap_or_default());
+    let [[cluster], [user], [context]] = lists else { return false };
+    let references = ["cluster", "user"].map(|key| context.get("context").get(key));
+    let names = [cluster, user, context].map(|entry| entry.get("name"));
+    let current = [file.get("current-context")];
+    names.into_iter().chain(references).chain(current).all(|found| found.is(name))
 }
 
 #[derive(Serialize)]
