@@ -154,6 +154,12 @@ impl Cluster {
         self.pki.ca_pem()
     }
 
+    /// Its keys and certificates.
+    #[must_use]
+    pub fn pki(&self) -> &Pki {
+        &self.pki
+    }
+
     /// The directory of the cluster, for files of a test; it goes with the cluster.
     #[must_use]
     pub fn dir(&self) -> &Path {

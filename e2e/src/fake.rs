@@ -82,7 +82,10 @@ impl Fake {
 }
 
 /// What speaks TLS for a server on the loopback interface.
-pub(crate) fn acceptor(pki: &Pki) -> Result<TlsAcceptor> {
+///
+/// # Errors
+/// When there is no certificate to be had.
+pub fn acceptor(pki: &Pki) -> Result<TlsAcceptor> {
     let identity = pki.server()?;
     let chain =
         CertificateDer::pem_slice_iter(identity.cert_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;

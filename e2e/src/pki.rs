@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose,
+    KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, PublicKeyData, SignatureAlgorithm, SigningKey as _,
 };
+use rustls::pki_types::PrivatePkcs1KeyDer;
+use rustls::pki_types::pem::PemObject as _;
 use time::OffsetDateTime;
 
 /// How long the certificates of a test cluster are valid.
@@ -22,6 +24,9 @@ pub enum PkiError {
     /// A client certificate can hold two groups here, no more.
     #[error("a client certificate holds at most 2 groups, not {0}")]
     TooManyGroups(usize),
+    /// Not what it should be.
+    #[error("a key or certificate of another form than expected")]
+    Form,
 }
 
 /// A certificate and its private key, both PEM.
@@ -102,6 +107,43 @@ impl Pki {
         self.sign(params(cn, organizations)?, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
+    /// A client certificate of X.509's version 1, which has no extensions: what `openssl x509 -req` makes
+    /// where it is told of none.
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub fn client_of_version_1(&self, cn: &str, organizations: &[&str]) -> Result<Identity, PkiError> {
+        let key = KeyPair::generate()?;
+        let certificate = params(cn, organizations)?.signed_by(&key, &self.issuer)?;
+        let [signed, algorithm, _] = der::items(certificate.der()).try_into().map_err(|_| PkiError::Form)?;
+        // Without version and extensions.
+        let rest = der::items(signed).into_iter().filter(|item| ![0xa0, 0xa3].contains(&item[0]));
+        let signed = der::tagged(der::SEQUENCE, &rest.collect::<Vec<_>>().concat());
+        let signature = [&[0], self.issuer.key().sign(&signed)?.as_slice()].concat();
+        let signature = der::tagged(der::BIT_STRING, &signature);
+        let whole = der::tagged(der::SEQUENCE, &[signed.as_slice(), algorithm, &signature].concat());
+        Ok(Identity { cert_pem: der::pem("CERTIFICATE", &whole), key_pem: key.serialize_pem() })
+    }
+
+    /// A client certificate for an RSA key (PKCS#1) that was made elsewhere, of any length.
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub fn client_for(
+        &self,
+        rsa_key_pem: &str,
+        cn: &str,
+        organizations: &[&str],
+    ) -> Result<Identity, PkiError> {
+        let key = PrivatePkcs1KeyDer::from_pem_slice(rsa_key_pem.as_bytes()).map_err(|_| PkiError::Form)?;
+        let [_, modulus, exponent, ..] = der::items(key.secret_pkcs1_der())[..] else {
+            return Err(PkiError::Form);
+        };
+        let public = RsaPublicKey(der::tagged(der::SEQUENCE, &[modulus, exponent].concat()));
+        let certificate = params(cn, organizations)?.signed_by(&public, &self.issuer)?;
+        Ok(Identity { cert_pem: certificate.pem(), key_pem: rsa_key_pem.to_owned() })
+    }
+
     fn sign(
         &self,
         mut params: CertificateParams,
@@ -114,6 +156,70 @@ impl Pki {
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(Identity { cert_pem: certificate.pem(), key_pem: key.serialize_pem() })
+    }
+}
+
+/// One whose private half isn't needed.
+struct RsaPublicKey(Vec<u8>);
+
+impl PublicKeyData for RsaPublicKey {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_RSA_SHA256
+    }
+}
+
+/// As much of DER as it takes to put certificates together otherwise than the library does.
+mod der {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
+    pub(super) const SEQUENCE: u8 = 0x30;
+    pub(super) const BIT_STRING: u8 = 0x03;
+
+    /// The items of a sequence, each with its tag; none of what isn't one.
+    pub(super) fn items(sequence: &[u8]) -> Vec<&[u8]> {
+        let Some((_, mut rest)) = content(sequence).map(|(head, end)| (head, &sequence[head..end])) else {
+            return Vec::new();
+        };
+        let mut items = Vec::new();
+        while let Some((_, end)) = content(rest) {
+            items.push(&rest[..end]);
+            rest = &rest[end..];
+        }
+        items
+    }
+
+    /// Where the content of the first item begins and ends.
+    fn content(der: &[u8]) -> Option<(usize, usize)> {
+        let first = usize::from(*der.get(1)?);
+        let (head, length) = match first.checked_sub(0x80) {
+            None => (2, first),
+            Some(bytes) => {
+                let length = der.get(2..2 + bytes)?;
+                (2 + bytes, length.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)))
+            }
+        };
+        (head + length <= der.len()).then_some((head, head + length))
+    }
+
+    pub(super) fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
+        let length = content.len().to_be_bytes();
+        let significant = &length[length.iter().take_while(|byte| **byte == 0).count()..];
+        let mut der = vec![tag];
+        if content.len() >= 0x80 {
+            der.push(0x80 | u8::try_from(significant.len()).unwrap_or_default());
+        }
+        der.extend_from_slice(significant);
+        der.extend_from_slice(content);
+        der
+    }
+
+    pub(super) fn pem(label: &str, der: &[u8]) -> String {
+        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
     }
 }
 

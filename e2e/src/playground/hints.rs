@@ -36,6 +36,11 @@ impl Playground<'_> {
 {kubectl} {handed_out} get secrets -A
 {kubectl} {applied} get secrets -A
 
+# The same without kubectl
+server=$({kubectl} {handed_out} config view --minify -o 'jsonpath={{.clusters[0].cluster.server}}')
+token=$({kubectl} {handed_out} config view --minify --raw -o 'jsonpath={{.users[0].user.token}}')
+curl -k -H "Authorization: Bearer $token" $server/version
+
 # End them: by HTTP, and with kubectl; after that the two lines before are refused
 {curl} -X DELETE {version} \
   '{by_http}?service_id=kyma&plan_id=aws'

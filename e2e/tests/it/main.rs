@@ -42,6 +42,7 @@ mod image;
 mod installed;
 mod jwt;
 mod kills;
+mod kubeconfigs;
 mod levels;
 mod lies;
 mod lies_told;
