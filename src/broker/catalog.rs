@@ -1,6 +1,8 @@
 //! The catalog (OSB 2.17, "Catalog Management"): a file of the operator's owner, with what only the
 //! operator knows filled in.
 
+mod form;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -38,15 +40,12 @@ pub struct Catalog {
 struct Service {
     id: String,
     name: String,
-    description: String,
     plans: Vec<Plan>,
 }
 
 #[derive(Deserialize)]
 struct Plan {
     id: String,
-    name: String,
-    description: String,
 }
 
 impl Catalog {
@@ -60,10 +59,20 @@ impl Catalog {
         // JSON is YAML.
         let file: Map<String, Value> = serde_saphyr::from_str(&text)
             .map_err(|error| CatalogError::Parse(path.to_owned(), error.to_string()))?;
+        let unknown = form::unknown(&file);
+        if !unknown.is_empty() {
+            let (path, keys) = (path.display().to_string(), unknown.join(", "));
+            tracing::warn!(
+                path,
+                keys,
+                "--catalog has keys that OSB 2.17 doesn't have; they are served as they stand"
+            );
+        }
         Self::of(file, lifetimes).map_err(|wrong| CatalogError::Content(path.to_owned(), wrong))
     }
 
     fn of(mut file: Map<String, Value>, lifetimes: Lifetimes) -> Result<Self, String> {
+        form::check(&file)?;
         let listed = file.get("services").cloned().unwrap_or_default();
         let services: Vec<Service> =
             serde_json::from_value(listed).map_err(|error| format!("services: {error}"))?;
@@ -110,14 +119,11 @@ impl Catalog {
 /// The plans of each service, if all has what the API demands.
 fn ids(services: &[Service]) -> Result<BTreeMap<String, BTreeSet<String>>, String> {
     let (mut seen, mut names) = (BTreeSet::new(), BTreeSet::new());
-    let mut check = |kind: &str, id: &str, name: &str, description: &str| {
-        if [id, name, description].contains(&"") {
-            return Err(format!("id, name and description of {kind} '{name}' must not be empty"));
-        }
+    let mut once = |id: &str| {
         seen.insert(id.to_owned()).then_some(()).ok_or_else(|| format!("the id '{id}' must be given once"))
     };
     for service in services {
-        check("service", &service.id, &service.name, &service.description)?;
+        once(&service.id)?;
         if !names.insert(&service.name) {
             return Err(format!("the service name '{}' must be given once", service.name));
         }
@@ -125,7 +131,7 @@ fn ids(services: &[Service]) -> Result<BTreeMap<String, BTreeSet<String>>, Strin
             return Err(format!("service '{}' must have a plan", service.name));
         }
         for plan in &service.plans {
-            check("plan", &plan.id, &plan.name, &plan.description)?;
+            once(&plan.id)?;
         }
     }
     if services.is_empty() {
@@ -206,10 +212,10 @@ services:
     #[test]
     fn a_catalog_that_breaks_the_api_is_refused() {
         for (text, words) in [
-            ("{}", "services: invalid type"),
+            ("{}", "services must be a list, and is missing"),
             ("services: []", "at least one service"),
             ("services: [{id: s, name: kyma, description: d, plans: []}]", "must have a plan"),
-            ("services: [{id: s, name: kyma, plans: []}]", "missing field `description`"),
+            ("services: [{id: s, name: kyma, plans: []}]", "services[0].description must be given"),
             ("services: [{id: s, name: kyma, description: '', plans: []}]", "must not be empty"),
             (
                 "services: [{id: s, name: kyma, description: d, plans: [{id: s, name: p, description: d}]}]",
