@@ -87,9 +87,9 @@ pub enum ListenConfigError {
          it would hand out clusters' keys to anybody; --allow-anonymous does so all the same"
     )]
     OpenToStrangers(SocketAddr),
-    /// A flag that needs another one.
-    #[error("{0} must be given with {1}")]
-    Needs(&'static str, &'static str),
+    /// Flags that others need.
+    #[error("{}", needs(.0))]
+    Needs(Vec<(&'static str, &'static str)>),
     /// A flag that says nothing without another one.
     #[error("{0} has a meaning only with {1}; leave it out")]
     Idle(&'static str, &'static str),
@@ -110,6 +110,20 @@ pub enum ListenConfigError {
          front speaks TLS"
     )]
     BareBasic,
+}
+
+/// All that is missing, by what needs it.
+fn needs(missing: &[(&'static str, &'static str)]) -> String {
+    let mut said: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (flag, with) in missing {
+        match said.iter_mut().find(|(known, _)| known == with) {
+            Some((_, flags)) => flags.push(flag),
+            None => said.push((with, vec![flag])),
+        }
+    }
+    let said =
+        said.into_iter().map(|(with, flags)| format!("{} must be given with {with}", flags.join(" and ")));
+    said.collect::<Vec<_>>().join("; ")
 }
 
 impl ListenArgs {
@@ -144,28 +158,24 @@ impl ListenArgs {
         if let Some((_, flag, with)) = idle.into_iter().find(|(idle, ..)| *idle) {
             return Err(Idle(flag, with));
         }
-        if basic && self.htpasswd_file.is_none() {
-            return Err(Needs("--htpasswd-file", "--auth basic"));
-        }
-        if jwt && self.jwt_issuer.is_none() {
-            return Err(Needs("--jwt-issuer", "--auth jwt"));
-        }
-        if jwt && self.jwt_audience.is_none() {
-            return Err(Needs("--jwt-audience", "--auth jwt"));
+        let (cert, key) = (self.tls_cert.is_some(), self.tls_key.is_some());
+        let needed = [
+            (basic && self.htpasswd_file.is_none(), "--htpasswd-file", "--auth basic"),
+            (jwt && self.jwt_issuer.is_none(), "--jwt-issuer", "--auth jwt"),
+            (jwt && self.jwt_audience.is_none(), "--jwt-audience", "--auth jwt"),
+            (cert && !key, "--tls-key", "--tls-cert"),
+            (key && !cert, "--tls-cert", "--tls-key"),
+        ];
+        let needed = needed.into_iter().filter(|(needed, ..)| *needed);
+        let needed: Vec<_> = needed.map(|(_, flag, with)| (flag, with)).collect();
+        if !needed.is_empty() {
+            return Err(Needs(needed));
         }
         if jwt && self.jwt_jwks_file.is_some() && self.jwt_ca_file.is_some() {
             return Err(NothingFetched);
         }
         if jwt && self.jwt_jwks_file.is_none() && !self.jwt_issuer.as_deref().is_some_and(is_issuer) {
             return Err(IssuerUrl);
-        }
-        for (one, other, names) in [
-            (&self.tls_cert, &self.tls_key, ("--tls-key", "--tls-cert")),
-            (&self.tls_key, &self.tls_cert, ("--tls-cert", "--tls-key")),
-        ] {
-            if one.is_some() && other.is_none() {
-                return Err(Needs(names.0, names.1));
-            }
         }
         if basic && self.tls_cert.is_none() && !self.allow_basic_without_tls {
             return Err(BareBasic);
@@ -235,7 +245,13 @@ mod tests {
             ("127.0.0.1:8080", "--auth none,basic", "must be the only one"),
             ("0.0.0.0:8080", "--auth basic", "--htpasswd-file must be given with --auth basic"),
             ("127.0.0.1:8080", "--auth basic --htpasswd-file f", "--allow-basic-without-tls"),
-            ("127.0.0.1:8080", "--auth jwt", "--jwt-issuer must be given"),
+            ("127.0.0.1:8080", "--auth jwt", "--jwt-issuer and --jwt-audience must be given with --auth jwt"),
+            (
+                "127.0.0.1:8080",
+                "--auth jwt,basic --tls-cert f",
+                "--htpasswd-file must be given with --auth basic; --jwt-issuer and --jwt-audience must be given with \
+                 --auth jwt; --tls-key must be given with --tls-cert",
+            ),
             ("127.0.0.1:8080", "--auth jwt --jwt-issuer https://i", "--jwt-audience must be given"),
             ("127.0.0.1:8080", "--auth jwt --jwt-audience us --jwt-issuer http://i", "must be an https URL"),
             (
