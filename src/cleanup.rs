@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use kube::core::PartialObjectMeta;
 use kube::{Client, ResourceExt};
@@ -13,6 +14,8 @@ use tokio::time::Instant;
 
 use crate::api::binding::KymaBinding;
 use crate::api::names::{FINALIZER, FORGET};
+use crate::control_plane::trial;
+use crate::trouble::Trouble;
 
 /// How long is waited after bindings were told to forget their clusters.
 const FORGETTING: Duration = Duration::from_secs(10);
@@ -39,6 +42,9 @@ pub enum CleanupError {
         /// Status of the answer.
         code: u16,
     },
+    /// There is nothing to clean up in.
+    #[error("namespace {0} does not exist, so it has no bindings; --namespace must name the operator's")]
+    NamespaceMissing(String),
     /// The time is up, and nobody could look.
     #[error("the control plane did not answer, so nothing is known of the bindings; try again when it does")]
     Silent,
@@ -64,6 +70,8 @@ pub struct Report {
     pub removed: usize,
     /// Those whose managed cluster was given up, because they were not removed in time.
     pub forgotten: Vec<String>,
+    /// Whether the namespace could not be seen: without a binding in it, it may be missing.
+    pub unseen: bool,
 }
 
 /// What a binding needs.
@@ -91,16 +99,40 @@ type Meta = PartialObjectMeta<KymaBinding>;
 /// # Errors
 /// When some are left then, or the control plane refuses or is silent.
 pub async fn cleanup(client: Client, namespace: &str, timeout: Duration) -> Result<Report, CleanupError> {
-    let bindings: Api<KymaBinding> = Api::namespaced(client, namespace);
+    let bindings: Api<KymaBinding> = Api::namespaced(client.clone(), namespace);
     let late = Instant::now() + timeout;
     let mut known = Known::default();
     let ended = tokio::time::timeout_at(late + FORGETTING, known.rounds(&bindings, late)).await;
     let Known { seen, left, forgotten } = known;
     match (ended, left) {
-        (Ok(Ok(())), _) => Ok(Report { removed: seen.len(), forgotten }),
+        (Ok(Ok(())), _) => {
+            let unseen = seen.is_empty() && !is_there(client, namespace, &bindings).await?;
+            Ok(Report { removed: seen.len(), forgotten, unseen })
+        }
         (Ok(Err(error)), _) => Err(error),
         (Err(_), None) => Err(CleanupError::Silent),
         (Err(_), Some(left)) => Err(CleanupError::Left { left, forgotten }),
+    }
+}
+
+/// Whether the namespace is there; false when this account can't tell. A list in one that is missing is empty.
+async fn is_there(
+    client: Client,
+    namespace: &str,
+    bindings: &Api<KymaBinding>,
+) -> Result<bool, CleanupError> {
+    let namespaces: Api<Namespace> = Api::all(client);
+    let seen = tokio::time::timeout(DEADLINE, namespaces.get_metadata(namespace)).await;
+    match seen.map_or(Err(Trouble::Silent), |seen| seen.map_err(|error| Trouble::of(&error))) {
+        Ok(_) => return Ok(true),
+        Err(Trouble::NamespaceMissing) => return Err(CleanupError::NamespaceMissing(namespace.to_owned())),
+        Err(_) => {}
+    }
+    // Whoever may create a binding is told, too.
+    match tokio::time::timeout(DEADLINE, trial::create(bindings)).await {
+        Ok(Ok(())) => Ok(true),
+        Ok(Err(Trouble::NamespaceMissing)) => Err(CleanupError::NamespaceMissing(namespace.to_owned())),
+        Ok(Err(_)) | Err(_) => Ok(false),
     }
 }
 

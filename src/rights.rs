@@ -1,6 +1,10 @@
 //! What the operator may do in the control plane: the one table that `check` asks about and the tests
 //! grant. The README and the chart's Roles are held to it by tests.
 
+use serde_json::{Value, json};
+
+use crate::config::Account;
+
 /// Where a rule holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Place {
@@ -38,6 +42,7 @@ pub struct Rule {
 }
 
 const BINDINGS: &str = "bindings.kyma-project.io";
+const API: &str = "rbac.authorization.k8s.io";
 
 /// For the broker alone.
 pub const BROKER: &[Rule] = &[
@@ -96,6 +101,63 @@ pub fn rights(rules: &[Rule]) -> Vec<Right> {
     rights
 }
 
+/// Roles of that name for these rules, one for each namespace, for an operator with these flags: the bindings' namespace and
+/// the instances'. With an account, what binds it to them, too.
+#[must_use]
+pub fn objects(
+    rules: &[Rule],
+    name: &str,
+    (bindings, instances): (&str, &str),
+    account: Option<&Account>,
+) -> Vec<Value> {
+    // Two places may be one namespace, which has one object of a name.
+    let mut namespaces: Vec<(&str, Vec<&Rule>)> = Vec::new();
+    for rule in rules {
+        let namespace = rule.place.namespace(bindings, instances);
+        match namespaces.iter_mut().find(|(known, _)| *known == namespace) {
+            Some((_, rules)) => rules.push(rule),
+            None => namespaces.push((namespace, vec![rule])),
+        }
+    }
+    let mut objects = Vec::new();
+    for (namespace, rules) in namespaces {
+        let metadata = json!({"name": name, "namespace": namespace});
+        let rules: Vec<_> = rules.into_iter().map(policy_rule).collect();
+        let api_version = format!("{API}/v1");
+        objects
+            .push(json!({"apiVersion": api_version, "kind": "Role", "metadata": metadata, "rules": rules}));
+        objects.extend(account.map(|account| {
+            json!({
+                "apiVersion": api_version, "kind": "RoleBinding", "metadata": metadata,
+                "roleRef": {"apiGroup": API, "kind": "Role", "name": name},
+                "subjects": [
+                    {"kind": "ServiceAccount", "name": account.name, "namespace": account.namespace},
+                ],
+            })
+        }));
+    }
+    objects
+}
+
+fn policy_rule(rule: &Rule) -> Value {
+    let Rule { group, resources, verbs, .. } = rule;
+    json!({"apiGroups": [group], "resources": resources, "verbs": verbs})
+}
+
+/// Why the objects can't be printed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the Roles as YAML")]
+pub struct RenderError(#[from] serde_saphyr::ser::Error);
+
+/// Objects as one YAML stream.
+///
+/// # Errors
+/// When one can't be serialized, which would be a defect.
+pub fn render(objects: &[Value]) -> Result<String, RenderError> {
+    let documents: Result<Vec<_>, _> = objects.iter().map(serde_saphyr::to_string).collect();
+    Ok(documents?.join("---\n"))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fmt::Write as _;
@@ -128,6 +190,28 @@ mod tests {
         let after = readme.split_once("What the operator needs in the control plane:\n\n").unwrap().1;
         let committed: Vec<_> = after.lines().take_while(|line| line.starts_with('|')).collect();
         assert_eq!(committed, table().lines().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_printed_gives_each_namespace_its_rules_and_no_object_twice() {
+        let account = Account { namespace: "own".into(), name: "operator".into() };
+        for (instances, namespaces) in [("i", vec!["b", "i"]), ("b", vec!["b"])] {
+            let objects = objects(CONTROLLER, "name", ("b", instances), Some(&account));
+            let of = |kind: &str| {
+                let of = objects.iter().filter(|object| object["kind"] == kind);
+                of.map(|object| object["metadata"]["namespace"].as_str().unwrap()).collect::<Vec<_>>()
+            };
+            assert_eq!((of("Role"), of("RoleBinding")), (namespaces.clone(), namespaces));
+            let rules = objects.iter().filter_map(|object| object["rules"].as_array()).map(Vec::len);
+            assert_eq!(rules.sum::<usize>(), CONTROLLER.len());
+            let read: Vec<Value> = render(&objects)
+                .unwrap()
+                .split("---\n")
+                .map(|document| serde_saphyr::from_str(document).unwrap())
+                .collect();
+            assert_eq!(read, objects);
+        }
+        assert_eq!(objects(BROKER, "name", ("b", "i"), None).len(), 1);
     }
 
     #[test]

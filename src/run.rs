@@ -1,5 +1,8 @@
 //! Starts the parts that a role has, and ends the process when one of them ends.
 
+mod listening;
+mod tools;
+
 use std::ffi::OsString;
 use std::pin::pin;
 use std::process::ExitCode;
@@ -15,14 +18,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::crd;
-use crate::broker::auth::{self, Authenticator, Basic, Directory, Jwt, Keys, Rules};
 use crate::broker::bindings::Bindings;
 use crate::broker::catalog::{Catalog, CatalogError};
 use crate::broker::{self, Broker, openapi};
-use crate::check::{self, CheckError};
-use crate::cleanup::{self, CleanupError};
-use crate::config::{Auth, CheckArgs, CleanupArgs, Cli, Command, ConfigError, ListenArgs, Role, RunArgs};
-use crate::control_plane::{ConnectError, Connected, connect};
+use crate::check::CheckError;
+use crate::cleanup::CleanupError;
+use crate::config::{Cli, Command, ConfigError, Role, RunArgs};
+use crate::control_plane::trial::Trial;
+use crate::control_plane::{ConnectError, connect};
 use crate::controller::context::Settings;
 use crate::controller::fence::Fence;
 use crate::controller::leader::{Elector, LeaderError};
@@ -32,14 +35,14 @@ use crate::listen::{ListenError, listen};
 use crate::managed::address::Policy;
 use crate::memory;
 use crate::mirror::Mirror;
-use crate::reload::{self, Current, FileError};
+use crate::reload::{Current, FileError};
+use crate::rights;
 use crate::serve::{ADMIN_CONNECTIONS, Server};
 use crate::telemetry::admin::{self, Admin, Check};
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::tasks::{self, Tasks};
 use crate::telemetry::traces::{Traces, TracesError};
-use crate::tls;
 
 /// How long requests in flight may go on after SIGTERM; the process ends within 10 s.
 const DRAIN: Duration = Duration::from_secs(8);
@@ -84,6 +87,8 @@ enum RunError {
     Check(#[from] CheckError),
     #[error(transparent)]
     Cleanup(#[from] CleanupError),
+    #[error(transparent)]
+    Rights(#[from] rights::RenderError),
     #[error("{0} ended, which it never should")]
     Ended(&'static str),
 }
@@ -93,12 +98,23 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     memory::no_core_dumps();
     // Before anything else: whoever makes a TLS connection must find it.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let done = match Cli::parse_from(args).command {
-        Command::Crd => print_crd(),
-        Command::Openapi => print_openapi(),
+    let args: Vec<_> = args.into_iter().collect();
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && is_json_wished(&args) => {
+            eprintln!("{}", logs::json_line(error.to_string().trim()));
+            return ExitCode::from(2);
+        }
+        Err(error) => error.exit(),
+    };
+    let runs = matches!(cli.command, Command::Run(_));
+    let done = match cli.command {
+        Command::Crd => tools::print_crd(),
+        Command::Openapi => tools::print_openapi(),
+        Command::Rbac(args) => tools::print_rbac(&args),
         Command::Run(args) => start(args),
-        Command::Check(args) => check_it(&args),
-        Command::Cleanup(args) => clean_up(&args),
+        Command::Check(args) => tools::check_it(&args),
+        Command::Cleanup(args) => tools::clean_up(&args),
         Command::Version => {
             println!("kyma-bindings {}", env!("CARGO_PKG_VERSION"));
             Ok(())
@@ -107,68 +123,37 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let mut message = format!("error: {error}");
+            let mut message = error.to_string();
             let mut source = std::error::Error::source(&error);
             while let Some(cause) = source {
                 message = format!("{message}: {cause}");
                 source = cause.source();
             }
-            eprintln!("{message}");
+            if runs {
+                tracing::error!("{message}");
+            } else {
+                eprintln!("error: {message}");
+            }
             ExitCode::FAILURE
         }
     }
 }
 
-fn print_crd() -> Result<(), RunError> {
-    print!("{}", crd::render()?);
-    Ok(())
-}
-
-fn print_openapi() -> Result<(), RunError> {
-    print!("{}", openapi::render()?);
-    Ok(())
-}
-
-fn clean_up(args: &CleanupArgs) -> Result<(), RunError> {
-    let report = on_this_thread(async {
-        let Connected { client, .. } = connect(args.kubeconfig.as_deref()).await?;
-        Ok(cleanup::cleanup(client, &args.namespace, args.timeout).await?)
-    })?;
-    eprintln!("no binding is left in {}; {} were removed", args.namespace, report.removed);
-    if !report.forgotten.is_empty() {
-        eprintln!(
-            "not revoked, because their managed clusters could not be reached: {}; their tokens end by themselves \
-             when they expire, their ServiceAccounts and RBAC stay there",
-            report.forgotten.join(", ")
-        );
-    }
-    Ok(())
-}
-
-fn check_it(args: &CheckArgs) -> Result<(), RunError> {
-    let lines = on_this_thread(async {
-        let Connected { client, .. } = connect(args.kubeconfig.as_deref()).await?;
-        Ok(Box::pin(check::check(client, args)).await)
-    })?;
-    for line in &lines {
-        eprintln!("{line}");
-    }
-    Ok(check::judge(&lines)?)
-}
-
-/// Runs a tool. A name that is still being looked up when its time is over doesn't keep the process.
-fn on_this_thread<T>(tool: impl Future<Output = Result<T, RunError>>) -> Result<T, RunError> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
-    let done = runtime.block_on(tool);
-    runtime.shutdown_background();
-    done
+/// Whether log lines shall be JSON, for what is said before the flags are understood.
+fn is_json_wished(args: &[OsString]) -> bool {
+    let runs = args.get(1).is_some_and(|command| command == "run");
+    let by_flag = args.windows(2).any(|two| two[0] == "--log-format" && two[1] == "json")
+        || args.iter().any(|arg| arg == "--log-format=json");
+    let by_environment =
+        || std::env::var_os("KYMA_BINDINGS_LOG_FORMAT").is_some_and(|format| format == "json");
+    runs && (by_flag || by_environment())
 }
 
 fn start(args: Box<RunArgs>) -> Result<(), RunError> {
+    let traces = Traces::from_env();
+    logs::start(args.log_format, args.log_level, traces.as_ref().ok());
     args.check()?;
-    let traces = Traces::from_env()?;
-    logs::start(args.log_format, args.log_level, &traces);
+    let traces = traces?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
     // On the workers: what this thread polls, they would have to wake it for.
@@ -196,7 +181,10 @@ async fn run(args: Box<RunArgs>) -> Result<(), RunError> {
     let stop = CancellationToken::new();
     let going_on = stop.clone();
     // Whoever sends requests here shall send them elsewhere.
-    let mut checks: Vec<Check> = vec![("end of the process", Box::new(move || !going_on.is_cancelled()))];
+    let mut checks = vec![Check::holds("end of the process", move || !going_on.is_cancelled())];
+    let trial = Arc::new(Trial::new(client.clone(), &args.namespace));
+    let tried = trial.clone();
+    checks.push(Check::explained("control plane", move || tried.why_not()));
 
     // One list for both; a controller that leads only later begins with another.
     let awaited = if args.role == Role::All { 2 } else { 1 };
@@ -207,19 +195,11 @@ async fn run(args: Box<RunArgs>) -> Result<(), RunError> {
         let bindings = Arc::new(Bindings::new(&direct, &args.namespace, mirror.clone()));
         mirror.follow(bindings.clone());
         let synced = mirror.clone();
-        checks.push(("broker's KymaBindings", Box::new(move || synced.is_synced())));
-        let auth = authenticator(&args, &metrics)?;
+        checks.push(Check::holds("broker's KymaBindings", move || synced.is_synced()));
+        let auth = listening::authenticator(&args, &metrics)?;
         let settings = broker_settings(&args)?;
         let router = Broker::new(bindings, settings, metrics.clone(), stop.clone()).router(auth);
-        let counted = metrics.clone();
-        let parse = move |files: &[Vec<u8>]| {
-            let config = tls::parse(files)?;
-            if let Some(ends) = files.first().and_then(|pem| tls::ends(pem)) {
-                counted.certificate("api", ends);
-            }
-            Ok::<_, tls::TlsError>(config)
-        };
-        let tls = args.access.tls_files().map(|files| reload::load(files, parse)).transpose()?;
+        let tls = listening::certificate(&args.access, &metrics)?;
         let listener = listen("--listen", args.listen).await?;
         let tls_on = tls.is_some();
         tracing::info!(address = address(&listener), tls = tls_on, "serving the Open Service Broker API");
@@ -236,6 +216,14 @@ async fn run(args: Box<RunArgs>) -> Result<(), RunError> {
         metrics.collect(&gauges::DESCRIBED, gauges::Gauges::new(mirror.clone(), controller.leading()));
         Some(controller)
     };
+    let elector = (args.leader_elect && args.role != Role::Broker).then(|| {
+        let (namespace, times) = (&args.namespace, args.lease_times());
+        Arc::new(Elector::new(client.clone(), namespace, identity(), times, metrics.clone()))
+    });
+    if let Some(elector) = &elector {
+        let standing = elector.standing();
+        checks.push(Check::explained("Lease", move || standing.why_not()));
+    }
     let admin = listen("--admin-listen", args.admin_listen).await?;
     tracing::info!(address = address(&admin), "serving probes and metrics");
     // It goes on while requests in flight end.
@@ -243,9 +231,6 @@ async fn run(args: Box<RunArgs>) -> Result<(), RunError> {
     let admin = server("admin", admin, None, ADMIN_CONNECTIONS, &metrics);
     let admin = part(admin.serve(admin::router(Admin { metrics, checks }), never, Duration::ZERO));
 
-    let elector = args
-        .leader_elect
-        .then(|| Arc::new(Elector::new(client.clone(), &args.namespace, identity(), args.lease_times())));
     let controller = controller.map(|controller| part(lead(elector.clone(), controller, mirror.clone())));
     let controller = async {
         match controller {
@@ -261,12 +246,14 @@ async fn run(args: Box<RunArgs>) -> Result<(), RunError> {
         }
     };
     let watching = part(async move { mirror.run().await });
+    let trying = part(async move { trial.run().await });
     tracing::info!(role = ?args.role, version = env!("CARGO_PKG_VERSION"), "started");
     let done = tokio::select! {
         () = until_asked_to_stop(terminate, interrupt, &stop) => Ok(()),
         ended = controller => ended,
         _ = admin => Err(RunError::Ended("the admin listener")),
         _ = watching => Err(RunError::Ended("the watch of bindings")),
+        _ = trying => Err(RunError::Ended("the trial of the control plane")),
         () = broker => if stop.is_cancelled() { Ok(()) } else { Err(RunError::Ended("the broker")) },
     };
     // Nothing reconciles any more, so somebody else may at once.
@@ -285,46 +272,6 @@ fn server(
     metrics: &Arc<Metrics>,
 ) -> Server {
     Server { name, listener, tls, connections, metrics: metrics.clone() }
-}
-
-/// Who is let in, as the flags say.
-fn authenticator(args: &RunArgs, metrics: &Arc<Metrics>) -> Result<Authenticator, RunError> {
-    let access = &args.access;
-    if access.has(Auth::None) {
-        tracing::warn!("requests are not authenticated: whoever reaches --listen gets keys of clusters");
-        let only_local = args.listen.ip().is_loopback() && !access.allow_anonymous;
-        return Ok(Authenticator::open(only_local, metrics.clone()));
-    }
-    let basic = match &access.htpasswd_file {
-        Some(path) => {
-            let files = vec![("--htpasswd-file", path.clone())];
-            let users =
-                reload::load_some(files, |file| Directory::parse(&file.concat()), Directory::check_some);
-            Some(Basic::new(users?))
-        }
-        None => None,
-    };
-    let jwt = access.has(Auth::Jwt).then(|| jwt(access, metrics)).transpose()?;
-    if access.tls_cert.is_none() {
-        tracing::warn!("credentials are taken over plain HTTP: something in front must speak TLS");
-    }
-    Ok(Authenticator::closed(basic, jwt, metrics.clone()))
-}
-
-fn jwt(access: &ListenArgs, metrics: &Arc<Metrics>) -> Result<Jwt, RunError> {
-    let rules = Rules {
-        issuer: access.jwt_issuer.clone().unwrap_or_default(),
-        audience: access.jwt_audience.clone().unwrap_or_default(),
-        scope: access.jwt_scope.clone(),
-    };
-    if let Some(path) = &access.jwt_jwks_file {
-        let files = vec![("--jwt-jwks-file", path.clone())];
-        let keys = reload::load_some(files, |file| Keys::parse(&file.concat()), Keys::check_some);
-        return Ok(Jwt::with_file(rules, keys?));
-    }
-    let files = access.jwt_ca_file.iter().map(|path| ("--jwt-ca-file", path.clone())).collect();
-    let trust = reload::load(files, |file| auth::trust(file.first().map(Vec::as_slice)))?;
-    Ok(Jwt::with_issuer(rules, trust, metrics.clone()))
 }
 
 /// Reconciles while this process leads, and ends with its leadership.

@@ -49,6 +49,34 @@ pub fn parse(contents: &[Vec<u8>]) -> Result<ServerConfig, TlsError> {
     Ok(config)
 }
 
+/// Why a certificate is worth nothing at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Lapse {
+    /// Its time is over.
+    #[error("the {0} has expired at {1}")]
+    Expired(&'static str, Timestamp),
+    /// Its time has not come.
+    #[error("the {0} is not valid before {1}, by this machine's clock")]
+    NotYet(&'static str, Timestamp),
+}
+
+/// The first certificate of a chain in PEM that is not valid now, if there is one.
+#[must_use]
+pub fn lapse(pem: &[u8], now: Timestamp) -> Option<Lapse> {
+    let names = std::iter::once("certificate").chain(std::iter::repeat("certificate of an issuer in it"));
+    names.zip(CertificateDer::pem_slice_iter(pem).flatten()).find_map(|(name, certificate)| {
+        let (_, certificate) = x509_parser::parse_x509_certificate(&certificate).ok()?;
+        let at = |time: x509_parser::time::ASN1Time| Timestamp::from_second(time.timestamp()).ok();
+        let validity = certificate.validity();
+        let (begins, ends) = (at(validity.not_before)?, at(validity.not_after)?);
+        match now {
+            now if now > ends => Some(Lapse::Expired(name, ends)),
+            now if now < begins => Some(Lapse::NotYet(name, begins)),
+            _ => None,
+        }
+    })
+}
+
 /// When the first certificate of a PEM file ends; `None` when that can't be read.
 #[must_use]
 pub fn ends(pem: &[u8]) -> Option<Timestamp> {
@@ -81,6 +109,27 @@ mod tests {
         assert_eq!(error(&certificate, b"secret"), Some(TlsError::Key));
         let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         assert_eq!(error(nonsense.as_bytes(), &key), Some(TlsError::Unusable));
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_valid_now_is_told_whoever_it_is_of() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let of = |from, to| {
+            let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+            (params.not_before, params.not_after) =
+                (rcgen::date_time_ymd(from, 1, 1), rcgen::date_time_ymd(to, 1, 1));
+            params.self_signed(&key).unwrap().pem()
+        };
+        let now = "2026-06-01T00:00:00Z".parse().unwrap();
+        let said = |pem: String| lapse(pem.as_bytes(), now).map(|lapse| lapse.to_string());
+        assert_eq!(said(of(2026, 2027)), None);
+        let expired = "the certificate has expired at 2026-01-01T00:00:00Z";
+        assert_eq!(said(of(2025, 2026)).as_deref(), Some(expired));
+        let early = said(of(2027, 2028)).unwrap();
+        assert!(early.starts_with("the certificate is not valid before 2027-01-01T00:00:00Z"), "{early}");
+        let issuer = said(of(2026, 2027) + &of(2025, 2026)).unwrap();
+        assert!(issuer.starts_with("the certificate of an issuer in it has expired"), "{issuer}");
+        assert_eq!(said(String::new()), None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::problem::Problem;
 use super::request::{self, REQUEST_IDENTITY};
 use super::service::Broker;
 use crate::telemetry::identity::identified;
-use crate::telemetry::traces;
+use crate::telemetry::{logs, traces};
 
 /// The route of what leads nowhere.
 const UNKNOWN: &str = "unknown";
@@ -111,7 +111,7 @@ impl Drop for Line {
         let binding_id = self.ids.as_ref().map(|ids| ids.binding.as_str());
         let principal = self.asker.0.get().map(|principal| principal.name.as_str());
         self.span.in_scope(|| {
-            let (trace_id, duration_ms) = (traces::id(), took.as_secs_f64() * 1e3);
+            let (trace_id, duration_ms) = (traces::id(), logs::rounded(took.as_secs_f64() * 1e3));
             tracing::info!(
                 route,
                 method,

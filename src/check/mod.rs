@@ -1,6 +1,7 @@
 //! `kyma-bindings check`: looks at an installation from where it runs, with the account that it has
 //! there, and says in one line each what is right and what is not. It changes nothing.
 
+mod kubeconfigs;
 mod report;
 mod schema;
 
@@ -13,18 +14,20 @@ use k8s_openapi::api::authorization::v1::{
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::api::{Api, ListParams, PostParams};
+use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt as _};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::api::binding::KymaBinding;
 use crate::clock;
 use crate::config::{CheckArgs, Role};
+use crate::control_plane::trial;
 use crate::controller::leader::LEASE_NAME;
 use crate::instances::runtime;
 use crate::rights::{self, Right};
-use report::{Answer, Asked, Leader, Presence, Seen, Served, Trouble, Version};
+use crate::trouble::Trouble;
+use report::{Answer, Asked, Kubeconfigs, Leader, Presence, Seen, Served, Version};
 pub use report::{Line, Mark};
 
 /// Group and version of `KymaBinding`s.
@@ -175,16 +178,23 @@ impl Checker<'_> {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         match self.bounded(namespaces.get_metadata(namespace)).await {
             Ok(_) => Ok(Presence::There),
-            Err(Trouble::Refused(404)) => Ok(Presence::Missing),
+            Err(Trouble::Refused(404) | Trouble::NamespaceMissing) => Ok(Presence::Missing),
             Err(Trouble::Refused(403)) => Ok(Presence::Hidden),
             Err(trouble) => Err(trouble),
         }
     }
 
-    async fn instances(&self) -> Answer<bool> {
+    async fn instances(&self) -> Answer<Kubeconfigs> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.args.instance_namespace);
-        let one = ListParams::default().labels(runtime::INSTANCE_ID).limit(1);
-        Ok(!self.bounded(secrets.list_metadata(&one)).await?.items.is_empty())
+        let (mut all, mut token) = (Kubeconfigs::default(), None);
+        loop {
+            let page = self.bounded(secrets.list(&kubeconfigs::page(token.as_deref()))).await?;
+            token = page.metadata.continue_.filter(|token| !token.is_empty());
+            kubeconfigs::judge(page.items, &mut all);
+            if token.is_none() {
+                return Ok(all);
+            }
+        }
     }
 
     /// A lease that is old by our clock is looked at for as long as its holder said it would last: clocks
@@ -213,13 +223,7 @@ impl Checker<'_> {
     /// Creates a binding as a dry run: admission and storage say whether they would take it.
     async fn trial(&self) -> Answer<()> {
         let bindings: Api<KymaBinding> = Api::namespaced(self.client.clone(), &self.args.namespace);
-        let binding = json!({
-            "apiVersion": API_VERSION, "kind": "KymaBinding",
-            "metadata": {"generateName": "check-"}, "spec": {"instanceId": "check"},
-        });
-        let binding: KymaBinding = serde_json::from_value(binding).map_err(|_| Trouble::Refused(0))?;
-        let params = PostParams { dry_run: true, ..PostParams::default() };
-        self.bounded(bindings.create(&params, &binding)).await.map(drop)
+        tokio::time::timeout_at(self.until, trial::create(&bindings)).await.unwrap_or(Err(Trouble::Silent))
     }
 
     /// A moment, or the end.
@@ -229,10 +233,7 @@ impl Checker<'_> {
 
     async fn bounded<T>(&self, call: impl Future<Output = kube::Result<T>>) -> Answer<T> {
         match tokio::time::timeout_at(self.until, call).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(kube::Error::Api(status))) if status.code == 401 => Err(Trouble::Unauthorized),
-            Ok(Err(kube::Error::Api(status))) => Err(Trouble::Refused(status.code)),
-            Ok(Err(_)) => Err(Trouble::Unreachable),
+            Ok(answered) => answered.map_err(|error| Trouble::of(&error)),
             Err(_) => Err(Trouble::Silent),
         }
     }

@@ -3,32 +3,13 @@
 use std::fmt;
 
 use crate::rights::{Place, Right};
+use crate::trouble::Trouble;
 
 /// Oldest control plane that the operator is for, as the chart says, too.
 const OLDEST: (u32, u32) = (1, 30);
 
 /// How one question to the control plane went.
 pub type Answer<T> = Result<T, Trouble>;
-
-/// Why there is no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Trouble {
-    /// The time is up.
-    #[error("no answer in time; see whether its API server is well, or give a longer --timeout")]
-    Silent,
-    /// No connection, or no HTTP over it.
-    #[error(
-        "no connection; the kubeconfig must have the address of an API server that can be reached from here, and its \
-         certificate authority"
-    )]
-    Unreachable,
-    /// Our credentials are not known.
-    #[error("it does not accept the credentials (HTTP 401); the kubeconfig or token must be renewed")]
-    Unauthorized,
-    /// It refuses.
-    #[error("it refused with HTTP {0}; 403 is about missing rights, 5xx about the API server itself")]
-    Refused(u16),
-}
 
 /// Version of the control plane.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +40,15 @@ pub enum Presence {
     Hidden,
 }
 
+/// The instances' kubeconfigs, judged as they are before they are used.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Kubeconfigs {
+    /// How many are taken.
+    pub taken: usize,
+    /// The Secrets that are not, each with its instance and why.
+    pub refused: Vec<(String, String, String)>,
+}
+
 /// Who leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Leader {
@@ -85,8 +75,8 @@ pub struct Seen {
     pub namespace: Answer<Presence>,
     /// The instances' namespace.
     pub instance_namespace: Option<Answer<Presence>>,
-    /// Whether an instance is registered.
-    pub instances: Option<Answer<bool>>,
+    /// The kubeconfigs of the instances that are registered.
+    pub instances: Option<Answer<Kubeconfigs>>,
     /// Whether Runtimes are served.
     pub runtimes: Option<Answer<bool>>,
     /// The election.
@@ -153,13 +143,9 @@ pub fn lines(seen: &Seen, asked: Asked) -> Vec<Line> {
     let instances =
         seen.instance_namespace.map(|seen| presence(instance_namespace, "--instance-namespace", seen));
     lines.extend(instances);
-    lines.extend(seen.instances.map(|seen| match seen {
-        Ok(true) => right("instances: there are some, and they can be read"),
-        Ok(false) => note(format!(
-            "instances: they can be read, but no Secret in {instance_namespace} has the label kyma-project.io/instance-id"
-        )),
-        Err(trouble) => wrong(format!("instances: the Secrets in {instance_namespace} can't be listed: {trouble}")),
-    }));
+    if let Some(seen) = &seen.instances {
+        lines.extend(kubeconfigs(seen, instance_namespace));
+    }
     lines.extend(seen.runtimes.map(|seen| match seen {
         Ok(true) => right("Runtimes: they are served, and say in what state an instance is"),
         Ok(false) => note("Runtimes: not served here, so an instance is what its kubeconfig Secret says"),
@@ -170,6 +156,31 @@ pub fn lines(seen: &Seen, asked: Asked) -> Vec<Line> {
     lines
 }
 
+fn kubeconfigs(seen: &Answer<Kubeconfigs>, namespace: &str) -> Vec<Line> {
+    let Kubeconfigs { taken, refused } = match seen {
+        Ok(seen) => seen,
+        Err(trouble) => {
+            return vec![wrong(format!("instances: the Secrets in {namespace} can't be listed: {trouble}"))];
+        }
+    };
+    let mut lines: Vec<_> = refused
+        .iter()
+        .map(|(secret, instance, why)| {
+            wrong(format!("instances: Secret {secret} in {namespace}, of instance {instance}: {why}"))
+        })
+        .collect();
+    match (taken, refused.len()) {
+        (0, 0) => lines.push(note(format!(
+            "instances: they can be read, but no Secret in {namespace} has the label kyma-project.io/instance-id"
+        ))),
+        (0, _) => {}
+        (taken, _) => lines.push(right(format!(
+            "instances: {taken} with a kubeconfig that is accepted; whether its cluster answers was not tried"
+        ))),
+    }
+    lines
+}
+
 fn version(seen: &Answer<Version>) -> Line {
     match seen {
         Ok(Version { text, number: Some(number) }) if *number < OLDEST => {
@@ -177,6 +188,9 @@ fn version(seen: &Answer<Version>) -> Line {
             wrong(format!("control plane: Kubernetes {text} is too old; it must be {major}.{minor} or later"))
         }
         Ok(version) => right(format!("control plane: Kubernetes {}", version.text)),
+        Err(Trouble::Silent) => {
+            wrong(format!("control plane: {}, or give a longer --timeout", Trouble::Silent))
+        }
         Err(trouble) => wrong(format!("control plane: {trouble}")),
     }
 }
@@ -233,9 +247,7 @@ fn rights(seen: &[(Right, Answer<bool>)], asked: Asked) -> Vec<Line> {
 fn proved(seen: &Seen) -> Answer<Presence> {
     match (seen.namespace, &seen.trial) {
         (Ok(Presence::Hidden), Ok(())) => Ok(Presence::There),
-        (Ok(Presence::Hidden), Err(Trouble::Refused(404))) if matches!(seen.crd, Ok(Some(_))) => {
-            Ok(Presence::Missing)
-        }
+        (Ok(Presence::Hidden), Err(Trouble::NamespaceMissing)) => Ok(Presence::Missing),
         (known, _) => known,
     }
 }
@@ -273,7 +285,7 @@ fn trial(seen: &Seen, namespace: &str) -> Line {
     match seen.trial {
         Ok(()) => right(format!("{what} is accepted in {namespace}")),
         // Both were said in a line of their own.
-        Err(Trouble::Refused(404)) => {
+        Err(Trouble::Refused(404) | Trouble::NamespaceMissing) => {
             note(format!("{what} could not be tried: its kind or its namespace is missing"))
         }
         Err(Trouble::Refused(403)) if !may_create(seen) => {

@@ -10,7 +10,7 @@ fn good() -> Seen {
         rights: rights::rights(CONTROLLER).into_iter().map(|right| (right, Ok(true))).collect(),
         namespace: Ok(Presence::There),
         instance_namespace: Some(Ok(Presence::There)),
-        instances: Some(Ok(true)),
+        instances: Some(Ok(Kubeconfigs { taken: 2, refused: vec![] })),
         runtimes: Some(Ok(true)),
         leader: Some(Ok(Leader::Fresh("pod-1".into()))),
         trial: Ok(()),
@@ -73,7 +73,7 @@ fn each_fault_is_one_line_that_says_what_would_be_right() {
             "✗ namespace instances: it is not there; create it, or let --instance-namespace name",
         ),
         (
-            Seen { instances: Some(Ok(false)), ..good() },
+            Seen { instances: Some(Ok(Kubeconfigs::default())), ..good() },
             "► instances: they can be read, but no Secret in instances has",
         ),
         (
@@ -125,7 +125,7 @@ fn a_right_that_is_missing_is_named_and_what_follows_from_it_is_a_note() {
 fn an_account_that_may_not_look_learns_of_its_namespace_from_the_trial() {
     let hidden = |trial| Seen { namespace: Ok(Presence::Hidden), trial, ..good() };
     assert_eq!(said(&hidden(Ok(()))), Vec::<String>::new());
-    let said_of = said(&hidden(Err(Trouble::Refused(404))));
+    let said_of = said(&hidden(Err(Trouble::NamespaceMissing)));
     assert!(said_of[0].starts_with("✗ namespace bindings: it is not there"), "{said_of:?}");
     let unknown = Seen { crd: Ok(None), ..hidden(Err(Trouble::Refused(404))) };
     assert!(
@@ -136,8 +136,26 @@ fn an_account_that_may_not_look_learns_of_its_namespace_from_the_trial() {
 }
 
 #[test]
+fn each_kubeconfig_that_is_refused_has_its_line() {
+    let refused = |secret: &str| (secret.to_owned(), "i".to_owned(), "its key config is empty".to_owned());
+    let seen = |taken| Seen {
+        instances: Some(Ok(Kubeconfigs { taken, refused: vec![refused("a"), refused("b")] })),
+        ..good()
+    };
+    let expected =
+        |secret| format!("✗ instances: Secret {secret} in instances, of instance i: its key config is empty");
+    assert_eq!(said(&seen(3)), ["a", "b"].map(expected));
+    let begin = |taken, words: &str| {
+        let lines = lines(&seen(taken), ASKED);
+        lines.iter().filter(|line| line.to_string().starts_with(words)).count()
+    };
+    assert_eq!(begin(3, "✔ instances: 3 with"), 1);
+    assert_eq!(begin(0, "✔ instances:"), 0, "no tick where none is good");
+}
+
+#[test]
 fn a_control_plane_that_is_away_is_said_once() {
-    for trouble in [Trouble::Silent, Trouble::Unreachable, Trouble::Unauthorized] {
+    for trouble in [Trouble::NotResolved, Trouble::ConnectionRefused, Trouble::Tls, Trouble::Unauthorized] {
         let said = said(&Seen { version: Err(trouble), ..good() });
         assert_eq!(said, [format!("✗ control plane: {trouble}")]);
     }

@@ -20,7 +20,7 @@ use crate::telemetry::logs::Format;
 
 pub use broker::BrokerArgs;
 pub use listen::{Auth, ListenArgs, ListenConfigError};
-pub use tools::{CheckArgs, CleanupArgs};
+pub use tools::{Account, CheckArgs, CleanupArgs, RbacArgs};
 
 /// Hands out short-lived kubeconfigs for managed Kyma clusters.
 #[derive(Debug, Parser)]
@@ -41,6 +41,8 @@ pub enum Command {
     Crd,
     /// Print the OpenAPI document of the Open Service Broker API.
     Openapi,
+    /// Print the Roles that the operator needs in the control plane.
+    Rbac(RbacArgs),
     /// Look at an installation from here, and say what is right and what isn't; changes nothing.
     Check(CheckArgs),
     /// Remove all bindings, before the operator that revokes them is uninstalled.

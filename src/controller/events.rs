@@ -2,6 +2,7 @@
 
 use kube::runtime::events::EventType;
 
+use super::permanent::{ABANDONED, Permanent};
 use crate::api::conditions::Reason;
 
 /// What an Event tells.
@@ -9,14 +10,10 @@ use crate::api::conditions::Reason;
 pub enum Told {
     /// A kubeconfig was issued.
     Bound,
-    /// A binding was refused for good.
-    Rejected,
+    /// A binding was refused, or has failed, for good.
+    Permanent(Permanent),
     /// The managed cluster keeps a binding from being made or mended.
     ClusterFails(ClusterReason),
-    /// An object of our name exists and isn't ours.
-    OwnershipConflict,
-    /// The `ServiceAccount` was deleted, and the token with it.
-    AccessLost,
     /// Something is left in the managed cluster, for now.
     CleanupFailed,
     /// Something is left in the managed cluster, for good.
@@ -45,6 +42,12 @@ const CLUSTER: [Reason; 11] = [
     Reason::TokenRefused,
 ];
 
+/// The words of all reasons that are about a managed cluster, for metrics.
+#[must_use]
+pub fn cluster_reasons() -> [&'static str; CLUSTER.len()] {
+    CLUSTER.map(Reason::as_str)
+}
+
 impl Told {
     /// What is told of a binding that can't be made for the moment, if it is about its cluster.
     #[must_use]
@@ -57,12 +60,10 @@ impl Told {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Bound => "Bound",
-            Self::Rejected => "Rejected",
+            Self::Permanent(permanent) => permanent.reason().as_str(),
             Self::ClusterFails(ClusterReason(reason)) => reason.as_str(),
-            Self::OwnershipConflict => "OwnershipConflict",
-            Self::AccessLost => "AccessLost",
             Self::CleanupFailed => "CleanupFailed",
-            Self::Abandoned => "Abandoned",
+            Self::Abandoned => ABANDONED,
             Self::Repaired => "Repaired",
             Self::Swept => "Swept",
         }
@@ -72,9 +73,9 @@ impl Told {
     #[must_use]
     pub fn action(self) -> &'static str {
         match self {
-            Self::Bound | Self::Rejected | Self::ClusterFails(_) | Self::OwnershipConflict => "Bind",
             Self::CleanupFailed | Self::Abandoned => "Unbind",
-            Self::AccessLost | Self::Repaired => "Repair",
+            Self::Permanent(Permanent::AccessLost) | Self::Repaired => "Repair",
+            Self::Bound | Self::Permanent(_) | Self::ClusterFails(_) => "Bind",
             Self::Swept => "Sweep",
         }
     }
@@ -84,12 +85,9 @@ impl Told {
     pub fn type_(self) -> EventType {
         match self {
             Self::Bound | Self::Repaired | Self::Swept => EventType::Normal,
-            Self::Rejected
-            | Self::ClusterFails(_)
-            | Self::OwnershipConflict
-            | Self::AccessLost
-            | Self::CleanupFailed
-            | Self::Abandoned => EventType::Warning,
+            Self::Permanent(_) | Self::ClusterFails(_) | Self::CleanupFailed | Self::Abandoned => {
+                EventType::Warning
+            }
         }
     }
 }
@@ -102,17 +100,9 @@ mod tests {
 
     #[test]
     fn the_readme_lists_each_word_with_its_type() {
-        let single = [
-            Told::Bound,
-            Told::Rejected,
-            Told::OwnershipConflict,
-            Told::AccessLost,
-            Told::CleanupFailed,
-            Told::Abandoned,
-            Told::Repaired,
-            Told::Swept,
-        ];
-        let all = single.into_iter().chain(CLUSTER.into_iter().filter_map(Told::of_trouble));
+        let single = [Told::Bound, Told::CleanupFailed, Told::Abandoned, Told::Repaired, Told::Swept];
+        let permanent = Permanent::ALL.map(Told::Permanent);
+        let all = single.into_iter().chain(permanent).chain(CLUSTER.into_iter().filter_map(Told::of_trouble));
         let all: BTreeSet<_> =
             all.map(|told| (told.reason().to_owned(), format!("{:?}", told.type_()))).collect();
         let readme = include_str!("../../README.md");

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, ResourceExt as _};
 
 use crate::managed::ControlPlane;
+use crate::trouble::Trouble;
 
 /// Longest wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,8 +47,8 @@ pub enum IdentityError {
         status: u16,
     },
     /// There is no answer.
-    #[error("the control plane does not answer")]
-    NoAnswer,
+    #[error("the control plane does not tell who it is: {0}")]
+    NoAnswer(Trouble),
 }
 
 /// Reads it. The former id is known only where it may be read, which nothing depends on but leftovers.
@@ -78,6 +79,7 @@ async fn uid(client: &Client, namespace: &str) -> Result<String, IdentityError> 
             status @ (401 | 403) => IdentityError::Refused { namespace, status },
             status => IdentityError::Failed { namespace, status },
         }),
-        Ok(Err(_)) | Err(_) => Err(IdentityError::NoAnswer),
+        Ok(Err(error)) => Err(IdentityError::NoAnswer(Trouble::of(&error))),
+        Err(_) => Err(IdentityError::NoAnswer(Trouble::Silent)),
     }
 }

@@ -6,6 +6,9 @@
 //! lease before anybody else can: from the start of its last successful renewal it counts only
 //! the renew deadline, which is shorter than the lease.
 
+mod standing;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -15,6 +18,9 @@ use kube::{Client, ResourceExt as _};
 
 use super::fence::Fence;
 use crate::clock;
+use crate::telemetry::metrics::Metrics;
+use crate::trouble::Trouble;
+pub use standing::{LeaseTrouble, Standing, Verb};
 
 /// Name of the Lease.
 pub const LEASE_NAME: &str = "kyma-bindings";
@@ -33,9 +39,9 @@ pub struct Times {
 /// Why leadership ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LeaderError {
-    /// No renewal succeeded in time.
-    #[error("the lease could not be renewed in time: somebody else may lead now")]
-    NotRenewed,
+    /// No renewal succeeded in time, and what failed last.
+    #[error("the lease could not be renewed in time, so somebody else may lead now: {0}")]
+    NotRenewed(LeaseTrouble),
     /// Somebody else has the lease.
     #[error("the lease was taken by {0}")]
     Taken(String),
@@ -95,17 +101,26 @@ impl Seen {
 /// Takes part in the election.
 pub struct Elector {
     leases: Api<Lease>,
+    namespace: String,
     me: String,
     times: Times,
     fence: Fence,
+    standing: Standing,
 }
 
 impl Elector {
     /// Takes part as `me`, a name that no other process has.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, me: String, times: Times) -> Self {
+    pub fn new(client: Client, namespace: &str, me: String, times: Times, metrics: Arc<Metrics>) -> Self {
         let leases = Api::namespaced(client, namespace);
-        Self { leases, me, times, fence: Fence::closed() }
+        let (namespace, fence) = (namespace.to_owned(), Fence::closed());
+        Self { leases, namespace, me, times, fence, standing: Standing::new(metrics) }
+    }
+
+    /// What says how it stands with the Lease.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.standing.clone()
     }
 
     /// What says whether we lead.
@@ -114,49 +129,47 @@ impl Elector {
         self.fence.clone()
     }
 
-    /// Returns when we lead, with the lease as we wrote it. Failures are looked past: there is
+    /// Returns when we lead, with the lease as we wrote it. Failures are said and looked past: there is
     /// nothing else to do than to try again.
     pub async fn acquire(&self) -> Lease {
         let mut seen = Seen::default();
         let mut announced = String::new();
-        let mut failures = 0_u32;
         loop {
             let asked = clock::since_boot();
-            if let Some(lease) = self.try_acquire(&mut seen).await {
+            let tried = self.try_acquire(&mut seen).await;
+            match &tried {
+                Ok(_) => self.standing.well(),
+                Err(trouble) => self.standing.failed(trouble),
+            }
+            if let Ok(Some(lease)) = tried {
                 self.fence.extend(asked + self.times.renew_deadline);
                 tracing::info!(me = self.me, "leading");
                 return lease;
             }
-            if seen.holder != announced {
+            if tried.is_ok() && seen.holder != announced {
                 tracing::info!(holder = seen.holder, "standing by: another replica leads");
                 announced.clone_from(&seen.holder);
-            }
-            // The first time, and then ever more seldom.
-            failures = if seen.version.is_empty() { failures + 1 } else { 0 };
-            if failures.is_power_of_two() {
-                tracing::warn!(
-                    "the Lease can't be read or written; 'get', 'create' and 'update' on it must be allowed"
-                );
             }
             tokio::time::sleep(jittered(self.times.retry)).await;
         }
     }
 
-    async fn try_acquire(&self, seen: &mut Seen) -> Option<Lease> {
-        let read = self.bounded(self.leases.get_opt(LEASE_NAME)).await?;
+    /// `None` when it is somebody else's.
+    async fn try_acquire(&self, seen: &mut Seen) -> Result<Option<Lease>, LeaseTrouble> {
+        let read = self.read().await?;
         // After the answer: what it shows was true at the latest now, so silence counts from here.
         let now = clock::since_boot();
         let Some(lease) = read else {
             if seen.judge(&self.me, self.times.lease, now) == Verdict::Wait {
                 // Somebody deleted it; whoever held it may still believe in it.
-                return None;
+                return Ok(None);
             }
-            return self.bounded(self.leases.create(&PostParams::default(), &self.claim(None))).await;
+            return self.create().await;
         };
         *seen = std::mem::take(seen).look(&lease, now);
         match seen.judge(&self.me, self.times.lease, now) {
             Verdict::Renew | Verdict::Take => self.write(&self.claim(Some(&lease))).await,
-            Verdict::Wait => None,
+            Verdict::Wait => Ok(None),
         }
     }
 
@@ -170,38 +183,47 @@ impl Elector {
             // Timers stand still while the machine is suspended, so the fence alone says what is still ours.
             let left = deadline.saturating_sub(asked);
             let renewed = tokio::time::timeout(left, self.renew(&lease)).await;
-            match renewed {
-                Ok(Ok(Some(renewed))) => {
+            let in_time = renewed.is_ok();
+            let failed = match renewed {
+                Ok(Ok(Ok(Some(renewed)))) => {
                     lease = renewed;
                     deadline = asked + self.times.renew_deadline;
                     self.fence.extend(deadline);
+                    self.standing.well();
+                    continue;
                 }
-                Ok(Ok(None)) if clock::since_boot() < deadline => {}
                 Ok(Err(lost)) => {
                     self.fence.close();
                     return lost;
                 }
-                Ok(Ok(None)) | Err(_) => {
-                    self.fence.close();
-                    return LeaderError::NotRenewed;
+                // Somebody wrote it at the same moment.
+                Ok(Ok(Ok(None))) => self.trouble(Verb::Update, Trouble::Refused(409)),
+                Ok(Ok(Err(trouble))) => trouble,
+                Err(_) => {
+                    self.standing.latest().unwrap_or_else(|| self.trouble(Verb::Update, Trouble::Silent))
                 }
+            };
+            self.standing.failed(&failed);
+            if !in_time || clock::since_boot() >= deadline {
+                self.fence.close();
+                return LeaderError::NotRenewed(failed);
             }
         }
     }
 
-    /// `None` when it is worth another try.
-    async fn renew(&self, lease: &Lease) -> Result<Option<Lease>, LeaderError> {
-        if let Some(written) = self.write(&self.claim(Some(lease))).await {
-            return Ok(Some(written));
-        }
+    /// What is worth another try is inside: a failure, or `None` where somebody else was faster.
+    async fn renew(&self, lease: &Lease) -> Result<Result<Option<Lease>, LeaseTrouble>, LeaderError> {
+        let failed = match self.write(&self.claim(Some(lease))).await {
+            Ok(Some(written)) => return Ok(Ok(Some(written))),
+            Ok(None) => None,
+            Err(trouble) => Some(trouble),
+        };
         // The write may have been lost on its way back, or somebody else has written.
-        let now = match self.bounded(self.leases.get_opt(LEASE_NAME)).await {
-            Some(Some(now)) => now,
+        let now = match self.read().await {
+            Ok(Some(now)) => now,
             // Somebody deleted it while it was ours.
-            Some(None) => {
-                return Ok(self.bounded(self.leases.create(&PostParams::default(), &self.claim(None))).await);
-            }
-            None => return Ok(None),
+            Ok(None) => return Ok(self.create().await),
+            Err(trouble) => return Ok(Err(failed.unwrap_or(trouble))),
         };
         let holder = now.spec.as_ref().and_then(|s| s.holder_identity.clone()).unwrap_or_default();
         if holder == self.me {
@@ -218,12 +240,13 @@ impl Elector {
             return;
         }
         self.fence.close();
-        let Some(Some(mut lease)) = self.bounded(self.leases.get_opt(LEASE_NAME)).await else { return };
+        let Ok(Some(mut lease)) = self.read().await else { return };
         let spec = lease.spec.get_or_insert_default();
         if spec.holder_identity.as_deref() == Some(&self.me) {
             spec.holder_identity = Some(String::new());
             spec.lease_duration_seconds = Some(1);
-            self.write(&lease).await;
+            // It ends by itself where that fails.
+            let _ = self.write(&lease).await;
         }
     }
 
@@ -249,13 +272,37 @@ impl Elector {
         }
     }
 
-    async fn write(&self, lease: &Lease) -> Option<Lease> {
-        self.bounded(self.leases.replace(LEASE_NAME, &PostParams::default(), lease)).await
+    async fn read(&self) -> Result<Option<Lease>, LeaseTrouble> {
+        self.bounded(Verb::Get, self.leases.get_opt(LEASE_NAME)).await.map(Option::flatten)
     }
 
-    /// The answer, if one came in time and was a good one.
-    async fn bounded<T>(&self, call: impl Future<Output = kube::Result<T>>) -> Option<T> {
-        tokio::time::timeout(self.times.renew_deadline / 2, call).await.ok()?.ok()
+    /// `None` when somebody else was faster.
+    async fn create(&self) -> Result<Option<Lease>, LeaseTrouble> {
+        let claim = self.claim(None);
+        self.bounded(Verb::Create, self.leases.create(&PostParams::default(), &claim)).await
+    }
+
+    /// `None` when somebody else was faster.
+    async fn write(&self, lease: &Lease) -> Result<Option<Lease>, LeaseTrouble> {
+        self.bounded(Verb::Update, self.leases.replace(LEASE_NAME, &PostParams::default(), lease)).await
+    }
+
+    /// The answer, if one came in time and was a good one; `None` for a conflict.
+    async fn bounded<T>(
+        &self,
+        verb: Verb,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<Option<T>, LeaseTrouble> {
+        match tokio::time::timeout(self.times.renew_deadline / 2, call).await {
+            Ok(Ok(answer)) => Ok(Some(answer)),
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 => Ok(None),
+            Ok(Err(error)) => Err(self.trouble(verb, Trouble::of(&error))),
+            Err(_) => Err(self.trouble(verb, Trouble::Silent)),
+        }
+    }
+
+    fn trouble(&self, verb: Verb, trouble: Trouble) -> LeaseTrouble {
+        LeaseTrouble { verb, trouble, namespace: self.namespace.clone() }
     }
 }
 

@@ -6,6 +6,7 @@ use super::apply::{self, Made, Terms};
 use super::context::reason;
 use super::events::Told;
 use super::look::rest;
+use super::permanent::Permanent;
 use super::queue::Action;
 use super::reconcile::{Error, Round};
 use super::status::Outcome;
@@ -37,7 +38,7 @@ impl Round<'_> {
             Ok(Some(Repair::RightsLost)) => self.rights_lost(target).await,
             Ok(None) => self.delete(Reason::ClusterReplaced).await,
             Err(failure @ Failure::Foreign { .. }) => {
-                self.fail_for_good(target, Reason::ForeignObject, failure.to_string(), None).await
+                self.fail_for_good(target, Permanent::ForeignObject, &failure.to_string(), None).await
             }
             Err(failure) => {
                 self.ctx.ledger.lock().update(&self.known.owner.uid, |entry| entry.doubted = true);
@@ -47,15 +48,15 @@ impl Round<'_> {
     }
 
     async fn account_lost(&self, target: &Target) -> Result<Action, Error> {
-        let message = "the ServiceAccount was deleted in the managed cluster, and the kubeconfig's token with it: \
-                       delete this binding and create another";
-        self.fail_for_good(target, Reason::AccessLost, message.to_owned(), None).await
+        let what =
+            "the ServiceAccount was deleted in the managed cluster, and the kubeconfig's token with it";
+        self.fail_for_good(target, Permanent::AccessLost, what, None).await
     }
 
     async fn rights_lost(&self, target: &Target) -> Result<Action, Error> {
-        let message = "the ClusterRole was changed and then deleted in the managed cluster; it is not made again with \
-                       all rights: delete this binding and create another";
-        self.fail_for_good(target, Reason::AccessLost, message.to_owned(), None).await
+        let what = "the ClusterRole was changed and then deleted in the managed cluster, and is not made again with all \
+                    rights";
+        self.fail_for_good(target, Permanent::AccessLost, what, None).await
     }
 
     /// The Secret of an issued binding is gone.
@@ -86,7 +87,7 @@ impl Round<'_> {
                 Ok(rest(Some(until)))
             }
             Made::Failed(failure @ Failure::Foreign { .. }, pin) => {
-                self.fail_for_good(target, Reason::ForeignObject, failure.to_string(), pin).await
+                self.fail_for_good(target, Permanent::ForeignObject, &failure.to_string(), pin).await
             }
             Made::Failed(failure, _) => self.not_renewed(&failure).await,
             Made::ForeignSecret => {

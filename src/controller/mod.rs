@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod limit;
 mod look;
 mod mend;
+mod permanent;
 pub mod plane;
 mod queue;
 pub mod reconcile;
@@ -129,14 +130,14 @@ impl BindingController {
     pub fn readiness(&self) -> Vec<Check> {
         let (instances, secrets, ledger) =
             (self.instances.clone(), self.secrets.clone(), self.ledger.clone());
-        let check = |synced: Box<dyn Fn() -> bool + Send + Sync>| -> Box<dyn Fn() -> bool + Send + Sync> {
+        let check = |name, synced: Box<dyn Fn() -> bool + Send + Sync>| {
             let leading = self.leading.clone();
-            Box::new(move || !leading.load(Ordering::Relaxed) || synced())
+            Check::holds(name, move || !leading.load(Ordering::Relaxed) || synced())
         };
         vec![
-            ("instances", check(Box::new(move || instances.is_synced()))),
-            ("binding Secrets", check(Box::new(move || secrets.is_synced()))),
-            ("controller's KymaBindings", check(Box::new(move || ledger.lock().is_listed()))),
+            check("instances", Box::new(move || instances.is_synced())),
+            check("binding Secrets", Box::new(move || secrets.is_synced())),
+            check("controller's KymaBindings", Box::new(move || ledger.lock().is_listed())),
         ]
     }
 
@@ -155,6 +156,7 @@ impl BindingController {
         let Self { client, direct, settings, metrics, instances, changes, secrets, mirror, ledger, leading } =
             self;
         leading.store(true, Ordering::Relaxed);
+        metrics.begin(&events::cluster_reasons(), &permanent::words());
         let following = Arc::new(Following::new(ledger.clone()));
         mirror.follow(following.clone());
         let control_plane = identity::identify(&client, &settings.namespace).await?;

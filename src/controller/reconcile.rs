@@ -11,6 +11,7 @@ use super::decide::{self, GiveUp, Removal, Step};
 use super::events::Told;
 use super::ledger::Admission;
 use super::look::{Known, Plan, rest, until_end};
+use super::permanent::{ABANDONED, Permanent};
 use super::plane::PlaneError;
 use super::queue::Action;
 use super::status::{self, Outcome, Pin};
@@ -20,6 +21,7 @@ use crate::api::names::NameError;
 use crate::clock;
 use crate::instances::state::{State, Target};
 use crate::managed::Failure;
+use crate::telemetry::logs;
 
 /// How soon it is looked again whether the others of an instance are claimed.
 const CLAIMING: Duration = Duration::from_millis(50);
@@ -119,7 +121,7 @@ impl Round<'_> {
             }
             Made::Failed(failure, pin) => self.fail(target, &failure, pin).await,
             Made::ForeignSecret => {
-                self.fail_for_good(target, Reason::ForeignObject, self.foreign_secret(), None).await
+                self.fail_for_good(target, Permanent::ForeignObject, &self.foreign_secret(), None).await
             }
             Made::ClusterReplaced => self.delete(Reason::ClusterReplaced).await,
             Made::Overtaken => Ok(Action::requeue(Duration::from_secs(1))),
@@ -129,7 +131,7 @@ impl Round<'_> {
     /// A managed cluster failed: what it may hold is removed where that is due, then it is said.
     async fn fail(&self, target: &Target, failure: &Failure, pin: Option<Pin>) -> Result<Action, Error> {
         if matches!(failure, Failure::Foreign { .. }) {
-            return self.fail_for_good(target, Reason::ForeignObject, failure.to_string(), pin).await;
+            return self.fail_for_good(target, Permanent::ForeignObject, &failure.to_string(), pin).await;
         }
         let touched = self.ctx.ledger.lock().entry(&self.known.owner.uid).is_some_and(|entry| entry.touched);
         if touched && matches!(failure, Failure::Token(_) | Failure::Misbehaves(_)) {
@@ -143,26 +145,36 @@ impl Round<'_> {
     pub(super) async fn fail_for_good(
         &self,
         target: &Target,
-        why: Reason,
-        message: String,
+        why: Permanent,
+        what: &str,
         pin: Option<Pin>,
     ) -> Result<Action, Error> {
+        let (reason, message) = (why.reason(), why.message(what));
         if !self.revoke(target).await? {
-            return self.retry(Outcome::Failing(why, message, pin)).await;
+            return self.retry(Outcome::Failing(reason, message, pin)).await;
         }
         if decide::is_issued(self.binding) {
             // What it holds is good for nothing any more.
             apply::delete_secret(self.ctx, &self.known.owner).await?;
         }
-        let action = self.settle(Outcome::Failed(why, message.clone())).await?;
+        let action = self.settle(Outcome::Failed(reason, message.clone())).await?;
         if !decide::is_issued(self.binding) {
             self.ctx.metrics.bound("failed");
         }
         // Not before it is written: until then it may be taken for an issued one and made again.
         self.ctx.ledger.lock().release(&self.known.owner.uid);
-        let told = if why == Reason::AccessLost { Told::AccessLost } else { Told::OwnershipConflict };
-        self.ctx.tell(self.binding, told, message).await;
+        self.permanent(reason.as_str(), &message);
+        self.ctx.tell(self.binding, Told::Permanent(why), message).await;
         Ok(action)
+    }
+
+    /// Logs and counts a failure for good.
+    fn permanent(&self, reason: &'static str, message: &str) {
+        tracing::warn!(
+            binding_id = %self.known.owner.binding, instance_id = self.binding.spec.instance_id,
+            reason, "failed for good: {message}"
+        );
+        self.ctx.metrics.permanent_failure(reason);
     }
 
     /// Removes what the cluster may hold of the binding; false when it may hold it still.
@@ -184,13 +196,18 @@ impl Round<'_> {
                 return self.retry(Outcome::Held(Reason::ClusterUnreachable, message.to_owned())).await;
             }
         }
-        tracing::info!(
-            binding_id = %self.known.owner.binding, instance_id = self.binding.spec.instance_id,
-            reason = why.as_str(), "binding rejected"
-        );
+        let permanent = Permanent::of(why);
+        // A request is answered with what is wrong; its binding goes, and nobody has to delete it.
+        let message = match permanent {
+            Some(permanent) if !self.binding.is_from_osb() => permanent.message(&message),
+            _ => message,
+        };
         let action = self.settle(Outcome::Rejected(why, message.clone())).await?;
         self.ctx.metrics.bound("rejected");
-        self.ctx.tell_applicant(self.binding, Told::Rejected, message).await;
+        if let Some(permanent) = permanent {
+            self.permanent(why.as_str(), &message);
+            self.ctx.tell_applicant(self.binding, Told::Permanent(permanent), message).await;
+        }
         Ok(action)
     }
 
@@ -238,6 +255,9 @@ impl Round<'_> {
         self.ctx.ledger.lock().update(&self.known.owner.uid, |entry| entry.released = true);
         self.ctx.plane.remove_finalizer(self.binding).await?;
         self.ctx.metrics.unbound(result);
+        if result == "abandoned" {
+            self.ctx.metrics.permanent_failure(ABANDONED);
+        }
         if let Some((ended, revoked)) = expired {
             self.ctx.metrics.revoked(ended, revoked);
         }
@@ -255,7 +275,10 @@ impl Round<'_> {
                 "the instance has another managed cluster now: the one of this binding is gone"
             }
         };
-        tracing::warn!(binding_id = %self.known.owner.binding, instance_id = self.binding.spec.instance_id, "{note}");
+        tracing::warn!(
+            binding_id = %self.known.owner.binding, instance_id = self.binding.spec.instance_id,
+            reason = ABANDONED, "{note}"
+        );
         self.ctx.tell(self.binding, Told::Abandoned, note.to_owned()).await;
     }
 
@@ -289,7 +312,7 @@ impl Round<'_> {
             binding_id = %self.known.owner.binding,
             instance_id = self.binding.spec.instance_id,
             reason = outcome.reason().as_str(),
-            wait_s = wait.as_secs(),
+            wait_s = logs::rounded(wait.as_secs_f64()),
             "not done yet; trying again"
         );
         Ok(Action::requeue(until_end(self.binding, wait, self.known.ends)))

@@ -19,7 +19,7 @@ use crate::instances::state::KubeconfigRef;
 use crate::telemetry::metrics::{Held, Metrics};
 
 /// Key of the kubeconfig in its Secret.
-const KUBECONFIG_KEY: &str = "config";
+pub const KUBECONFIG_KEY: &str = "config";
 /// Most clients kept. Each costs a TLS configuration and a few idle connections.
 const MAX_CLIENTS: u64 = 2_000;
 /// Longest wait for an answer that only tells whether there are any.

@@ -1,6 +1,7 @@
 //! Logs on standard error, one line an event.
 
 use std::fmt;
+use std::io::{IsTerminal as _, stderr};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -38,16 +39,39 @@ fn targets(level: Level) -> Targets {
         .with_target("kube_runtime", LevelFilter::OFF)
 }
 
-/// Starts logging and tracing for the whole process.
-pub fn start(format: Format, level: Level, traces: &Traces) {
+/// Starts logging and, where there is any, tracing for the whole process.
+pub fn start(format: Format, level: Level, traces: Option<&Traces>) {
     // Spans are for traces: a line says itself what it is about.
     let events = targets(level).and(filter_fn(|metadata| !metadata.is_span()));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let colours = coloured(stderr().is_terminal(), std::env::var("NO_COLOR").ok().as_deref());
+    let lines = tracing_subscriber::fmt::layer().with_writer(stderr).with_ansi(colours);
     let lines = match format {
         Format::Text => lines.with_filter(events).boxed(),
         Format::Json => lines.event_format(JsonLine).with_filter(events).boxed(),
     };
-    tracing_subscriber::registry().with(lines).with(traces.layer()).init();
+    tracing_subscriber::registry().with(lines).with(traces.map(Traces::layer)).init();
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        tracing::error!(place, "a defect: {}", panic.payload_as_str().unwrap_or("a panic"));
+    }));
+}
+
+/// Whether lines for people have colours: not in files, nor where <https://no-color.org> says so.
+fn coloured(terminal: bool, no_color: Option<&str>) -> bool {
+    terminal && no_color.is_none_or(str::is_empty)
+}
+
+/// A number for people: no more than three digits behind the point.
+#[must_use]
+pub fn rounded(number: f64) -> f64 {
+    (number * 1e3).round() / 1e3
+}
+
+/// A JSON line of what is said before anything is logged.
+#[must_use]
+pub fn json_line(message: &str) -> String {
+    let (time, target, message) = (Timestamp::now(), Value::from("kyma_bindings"), Value::from(message));
+    format!(r#"{{"time":"{time:.6}","level":"ERROR","target":{target},"msg":{message}}}"#)
 }
 
 /// One object a line: `time` (RFC 3339), `level`, `target`, `msg`, the event's own fields, and
@@ -137,6 +161,25 @@ mod tests {
         assert!(targets.would_enable("kyma_bindings::broker", &Level::TRACE));
         assert!(!targets.would_enable("kube_client::client", &Level::ERROR));
         assert!(!targets.would_enable("hyper::proto", &Level::DEBUG));
+    }
+
+    #[test]
+    fn colours_are_for_terminals() {
+        assert!(coloured(true, None) && coloured(true, Some("")));
+        assert!(!coloured(false, None) && !coloured(true, Some("1")));
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!(rounded(12.345_678_901_234_567).to_string(), "12.346");
+        assert_eq!(rounded(0.000_731).to_string(), "0.001");
+    }
+
+    #[test]
+    fn a_line_before_all_others_is_json_too() {
+        let line: Value = serde_json::from_str(&json_line("two\nlines \"said\"")).unwrap();
+        assert_eq!((&line["level"], &line["msg"]), (&"ERROR".into(), &"two\nlines \"said\"".into()));
+        assert!(line["time"].as_str().unwrap().parse::<Timestamp>().is_ok());
     }
 
     #[derive(Clone, Default)]

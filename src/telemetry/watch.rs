@@ -6,12 +6,15 @@ use backon::ExponentialBuilder;
 use futures::{Stream, StreamExt as _};
 use kube::runtime::watcher::{self, Event, ExponentialBackoff};
 
+use crate::trouble::Trouble;
+
 /// Lets the first of many equal log lines through, and then one a minute.
 #[derive(Debug, Default)]
-pub(super) struct Sparingly(Option<Instant>);
+pub struct Sparingly(Option<Instant>);
 
 impl Sparingly {
-    pub(super) fn due(&mut self) -> bool {
+    /// Whether this one is let through.
+    pub fn due(&mut self) -> bool {
         let due = self.0.is_none_or(|last| last.elapsed() >= Duration::from_mins(1));
         if due {
             self.0 = Some(Instant::now());
@@ -50,17 +53,30 @@ pub fn heard<K>(
     })
 }
 
-/// Which step failed; the error's own text may carry a server's words.
-fn failure(error: &watcher::Error) -> &'static str {
+/// Which step failed, and why; the error's own text may carry a server's words.
+fn failure(error: &watcher::Error) -> String {
     match error {
-        watcher::Error::InitialListFailed(_) => "the list was refused or not answered",
-        watcher::Error::WatchStartFailed(_) => "the watch was refused or not answered",
-        watcher::Error::WatchError(_) => "the server ended the watch with an error",
+        watcher::Error::InitialListFailed(error) => format!("the list failed: {}", why(error)),
+        watcher::Error::WatchStartFailed(error) => format!("the watch failed: {}", why(error)),
+        watcher::Error::WatchError(_) => "the server ended the watch with an error".to_owned(),
         watcher::Error::WatchFailed(kube::Error::SerdeError(_)) => {
-            "an object can't be read, and is passed over until it changes"
+            "an object can't be read, and is passed over until it changes".to_owned()
         }
-        watcher::Error::WatchFailed(_) => "the connection broke",
-        watcher::Error::NoResourceVersion => "the list has no resource version",
+        watcher::Error::WatchFailed(error) => format!("the watch broke: {}", why(error)),
+        watcher::Error::NoResourceVersion => "the list has no resource version".to_owned(),
+    }
+}
+
+fn why(error: &kube::Error) -> String {
+    match Trouble::of(error) {
+        Trouble::Refused(404) => {
+            "no such kind is served (HTTP 404); its CRD must be installed".to_owned()
+        }
+        Trouble::Refused(403) => {
+            "it is forbidden (HTTP 403); a Role must allow 'list' and 'watch', as kyma-bindings rbac prints it"
+                .to_owned()
+        }
+        trouble => trouble.to_string(),
     }
 }
 
@@ -73,6 +89,20 @@ mod tests {
         let events = [Err(watcher::Error::NoResourceVersion), Ok(Event::Delete(1)), Ok(Event::InitDone)];
         let heard: Vec<Event<u8>> = heard("test", futures::stream::iter(events)).collect().await;
         assert!(matches!(heard.as_slice(), [Event::Delete(1), Event::InitDone]));
+    }
+
+    #[test]
+    fn a_refusal_says_what_would_be_right() {
+        let refused = |code: u16| {
+            let status = serde_json::from_value(serde_json::json!({"code": code})).unwrap();
+            failure(&watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status))))
+        };
+        for (code, words) in
+            [(404, "its CRD must be installed"), (403, "a Role must allow"), (401, "HTTP 401")]
+        {
+            let said = refused(code);
+            assert!(said.starts_with("the list failed: ") && said.contains(words), "{said}");
+        }
     }
 
     #[test]

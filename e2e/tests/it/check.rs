@@ -68,6 +68,34 @@ async fn where_all_is_right_it_says_so_with_the_documented_rights_and_leaves_not
 }
 
 #[tokio::test]
+async fn each_kubeconfig_that_is_refused_is_named_and_no_cluster_is_asked() {
+    let (stage, _) = stage("check-kubeconfigs").await;
+    let example =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/instance-secret.yaml"));
+    let example = example.unwrap().replace("kcp-system", &stage.instance_namespace);
+    let file = stage.control().dir().join("check-example.yaml");
+    std::fs::write(&file, example).unwrap();
+    stage.control().kubectl(&["apply", "--server-side", "-f", file.to_str().unwrap()]).await.unwrap();
+    // Nobody answers there, and nobody is asked.
+    let nobody = stage.instance_secrets().get("kubeconfig-r-check-kubeconfigs").await.unwrap().data.unwrap();
+    let nobody = String::from_utf8(nobody["config"].0.clone()).unwrap();
+    let url = &crate::world::world().await.managed.url().to_owned();
+    stage.register("i-nobody", "r-nobody", &nobody.replace(url, "https://127.0.0.1:9")).await.unwrap();
+    stage.register("i-empty", "r-empty", "").await.unwrap();
+    let (code, said) = check(stage.control().kubeconfig_path(), &stage.args()).await;
+    assert_eq!(code, Some(1), "{said}");
+    let wrong: Vec<_> = said.lines().filter(|line| line.starts_with("✗ ")).collect();
+    assert_eq!(wrong.len(), 2, "{said}");
+    for words in [
+        "✗ instances: Secret kubeconfig-r-empty in instances-check-kubeconfigs, of instance i-empty: its key config is empty",
+        "✗ instances: Secret kubeconfig-my-runtime in instances-check-kubeconfigs, of instance my-instance: its kubeconfig",
+    ] {
+        assert!(wrong.iter().any(|line| line.starts_with(words)), "{words} is not in: {said}");
+    }
+    assert!(said.contains("✔ instances: 2 with a kubeconfig that is accepted"), "{said}");
+}
+
+#[tokio::test]
 async fn a_right_that_is_missing_is_named() {
     let (stage, _) = stage("check-lacks").await;
     let rights = Rights::new(&stage, "check-lacks");

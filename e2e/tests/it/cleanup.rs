@@ -1,10 +1,11 @@
 //! `kyma-bindings cleanup`, with an operator and without.
 
+use std::path::Path;
 use std::process::Output;
 
-use e2e::Stage;
 use e2e::operator::AS_OPERATOR;
-use e2e::stage::{prove, prove_refused};
+use e2e::stage::{SOON, prove, prove_refused};
+use e2e::{Stage, eventually};
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 use tokio::process::Command;
@@ -40,6 +41,49 @@ async fn all_bindings_are_revoked_before_the_operator_goes() {
     }
     let output = cleanup(&stage, "60s").await;
     assert!(output.status.success() && said(&output).contains("0 were removed"), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_not_there_is_an_error_for_whoever_can_tell() {
+    let (stage, _) = stage("cleanup-typo").await;
+    let control = stage.control();
+    let clean = async |kubeconfig: &Path, namespace: &str| {
+        let args = [AS_OPERATOR, "cleanup", "--namespace", namespace, "--timeout", "5s", "--kubeconfig"];
+        let output = Command::new(program()).args(args).arg(kubeconfig).output().await.unwrap();
+        (output.status.code(), said(&output))
+    };
+    let wrong = "error: namespace typo does not exist, so it has no bindings; --namespace must name";
+    let (code, words) = clean(control.kubeconfig_path(), "typo").await;
+    assert!(code == Some(1) && words.starts_with(wrong), "{words}");
+
+    // Whoever may create bindings there, but not look at namespaces.
+    let user = control.dir().join("cleanup-typo.yaml");
+    std::fs::write(&user, control.kubeconfig_for("cleanup-typo", &[]).unwrap()).unwrap();
+    let allow = async |name: &str, verbs: &str| {
+        let role = format!("--verb={verbs}");
+        let create =
+            ["create", "clusterrole", name, &role, "--resource=kymabindings.bindings.kyma-project.io"];
+        control.kubectl(&create).await.unwrap();
+        let bind =
+            ["create", "clusterrolebinding", name, "--user=cleanup-typo", &format!("--clusterrole={name}")];
+        control.kubectl(&bind).await.unwrap();
+    };
+    allow("cleanup-typo-least", "list,patch,delete").await;
+    let unseen = eventually("its rights", SOON, async || {
+        let (code, words) = clean(&user, "typo").await;
+        if code == Some(0) { Ok(words) } else { Err(words) }
+    });
+    let unseen = unseen.await.unwrap();
+    assert!(unseen.contains("whether typo exists was not seen"), "{unseen}");
+    allow("cleanup-typo-more", "create").await;
+    eventually("it to be told by the trial", SOON, async || {
+        let (code, words) = clean(&user, "typo").await;
+        if code == Some(1) && words.starts_with(wrong) { Ok(()) } else { Err(words) }
+    })
+    .await
+    .unwrap();
+    let (code, words) = clean(&user, &stage.namespace).await;
+    assert!(code == Some(0) && words.contains("0 were removed") && !words.contains("not seen"), "{words}");
 }
 
 #[tokio::test]

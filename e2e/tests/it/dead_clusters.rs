@@ -96,9 +96,9 @@ async fn a_cluster_that_was_dead_for_long_is_noticed_within_seconds() {
     stage.apply("back-1", "i-back", None).await.unwrap();
     // The binding's own next try is then at least twelve seconds away.
     eventually("the waits to have grown", SOON * 2, async || {
-        let waits = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?["wait_s"].as_u64();
-        let longest = operator.log().lines().filter_map(waits).max();
-        if longest >= Some(12) { Ok(()) } else { Err(format!("{longest:?}")) }
+        let waits = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?["wait_s"].as_f64();
+        let longest = operator.log().lines().filter_map(waits).fold(0.0, f64::max);
+        if longest >= 12.0 { Ok(()) } else { Err(format!("{longest:?}")) }
     })
     .await
     .unwrap();

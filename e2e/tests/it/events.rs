@@ -33,7 +33,7 @@ pub async fn told(stage: &Stage<'_>, binding: &str, type_: &str, reason: &str) -
 #[tokio::test]
 async fn what_a_person_must_know_is_told_and_the_same_again_only_counts_up() {
     let (stage, instance) = stage("events").await;
-    let _operator = stage.operator(program(), &["--max-bindings-per-instance", "1"]).await.unwrap();
+    let operator = stage.operator(program(), &["--max-bindings-per-instance", "1"]).await.unwrap();
     stage.apply("events-1", &instance, None).await.unwrap();
     let bound = told(&stage, "events-1", "Normal", "Bound").await;
     assert!(bound.note.unwrap().contains("kyma-binding-events-1"));
@@ -42,8 +42,9 @@ async fn what_a_person_must_know_is_told_and_the_same_again_only_counts_up() {
     assert!(described.contains("Normal  Bound"), "{described}");
 
     stage.apply("events-2", &instance, None).await.unwrap();
-    let rejected = told(&stage, "events-2", "Warning", "Rejected").await;
-    assert_eq!(rejected.note.unwrap(), "maximum number of non expired bindings reached: 1");
+    let rejected = told(&stage, "events-2", "Warning", "LimitReached").await.note.unwrap();
+    assert!(rejected.starts_with("maximum number of non expired bindings reached: 1"), "{rejected}");
+    assert!(rejected.contains(": delete another binding of this instance"), "what to do: {rejected}");
 
     // While its cluster is away, a new one can't be made and an old one can't be removed.
     let admin = world().await.managed.admin_kubeconfig();
@@ -78,5 +79,22 @@ async fn what_a_person_must_know_is_told_and_the_same_again_only_counts_up() {
     stage.register("i-events-foreign", "r-events-foreign", &admin).await.unwrap();
     claim("events-5").await;
     stage.apply("events-5", "i-events-foreign", None).await.unwrap();
-    told(&stage, "events-5", "Warning", "OwnershipConflict").await;
+    let foreign = told(&stage, "events-5", "Warning", "ForeignObject").await.note.unwrap();
+    assert!(foreign.contains("delete it where nobody needs it, or take another name"), "{foreign}");
+
+    // One name each in condition, Event, log and metric.
+    for (name, binding) in [("LimitReached", "events-2"), ("ForeignObject", "events-5")] {
+        stage.condition(binding, "Stalled", "True", name).await.unwrap();
+    }
+    let (_, metrics) = operator.admin("/metrics").await.unwrap();
+    for (name, binding) in
+        [("LimitReached", "events-2"), ("ForeignObject", "events-5"), ("Abandoned", "events-1")]
+    {
+        let counted = format!("kyma_bindings_permanent_failures_total{{reason=\"{name}\"}} 1\n");
+        assert!(metrics.contains(&counted), "{counted} is not in: {metrics}");
+        let reason = format!("\"reason\":\"{name}\"");
+        let logged =
+            |line: &str| line.contains("\"WARN\"") && line.contains(&reason) && line.contains(binding);
+        assert!(operator.log().lines().any(logged), "{name} of {binding} is not in the log");
+    }
 }

@@ -122,7 +122,9 @@ fn asked_of(log: &Path) -> Counts {
     for event in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
         let verb = event["verb"].as_str().unwrap_or_default();
         let begun = if verb == "watch" { "ResponseStarted" } else { "ResponseComplete" };
-        if event["user"]["username"] == USER && event["stage"] == begun {
+        // The question whether a binding could be made at this moment; see [`tried`].
+        let is_trial = event["requestURI"].as_str().is_some_and(|uri| uri.contains("dryRun=All"));
+        if event["user"]["username"] == USER && event["stage"] == begun && !is_trial {
             assert_eq!(event["userAgent"], AGENT);
             let object = &event["objectRef"];
             // What is no resource is named by its path.
@@ -135,6 +137,18 @@ fn asked_of(log: &Path) -> Counts {
         }
     }
     counts
+}
+
+/// How often it was tried whether a binding could be made.
+fn tried(log: &Path) -> usize {
+    let text = std::fs::read_to_string(log).unwrap();
+    let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let trials = events.filter(|event| {
+        let of_bindings = event["objectRef"]["resource"] == "kymabindings" && event["verb"] == "create";
+        let dry = event["requestURI"].as_str().is_some_and(|uri| uri.contains("dryRun=All"));
+        of_bindings && dry && event["user"]["username"] == USER && event["stage"] == "ResponseComplete"
+    });
+    trials.count()
 }
 
 /// What is in `now` and wasn't in `before`.
@@ -243,9 +257,11 @@ async fn follow(control: &Cluster, managed: &Cluster) -> Result<()> {
         ensure!(osb.bind("i-asked", name, None).await?.status == 201);
         book.compare(&BIND).await?;
     }
-    let before = book.read();
+    let (before, tried_before) = (book.read(), tried(&book.logs[0]));
     tokio::time::sleep(REST).await;
     let now = book.read();
+    let tried = tried(&book.logs[0]) - tried_before;
+    ensure!((4..=7).contains(&tried), "tried {tried} times in {REST:?}");
     let mut asked = [since(&now[0], &before[0]), since(&now[1], &before[1])];
     let renewals = asked[0].remove(IDLE.control[0]).unwrap_or_default();
     ensure!(asked.iter().all(Counts::is_empty), "asked at rest: {asked:#?}");

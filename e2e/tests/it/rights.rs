@@ -3,14 +3,18 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use e2e::eventually;
 use e2e::helm::template;
+use e2e::operator::AS_OPERATOR;
 use e2e::rights::policy_rule;
+use e2e::stage::SOON;
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role};
 use kyma_bindings::rights::{BROKER, CONTROLLER, Place, Rule};
 use serde_json::Value;
+use tokio::process::Command;
 
 use crate::check::check;
-use crate::world::stage;
+use crate::world::{program, stage};
 
 const LEAST: [&str; 4] =
     ["--set", "image.repository=r.example/i", "--set", "auth.methods={none},auth.allowAnonymous=true"];
@@ -114,6 +118,43 @@ async fn an_account_with_a_role_of_the_chart_finds_all_right() {
                 check(&kubeconfig, &[&stage.args()[..], &["--role", "controller"]].concat()).await;
             assert!(code == Some(1) && said.contains("may not list secrets in"), "{said}");
         }
+    }
+}
+
+#[tokio::test]
+async fn what_rbac_prints_is_enough_for_check_and_no_more_than_the_table() {
+    let (stage, _) = stage("printed").await;
+    let control = stage.control();
+    for (role, rules) in [("broker", BROKER), ("controller", CONTROLLER), ("all", CONTROLLER)] {
+        let account = format!("printed-{role}");
+        let of = format!("--service-account={}/{account}", stage.namespace);
+        let mut command = Command::new(program());
+        command.args([AS_OPERATOR, "rbac", "--role", role, &of]).args(stage.args());
+        let printed = command.output().await.unwrap();
+        assert!(printed.status.success() && printed.stderr.is_empty(), "{printed:?}");
+        let file = control.dir().join(format!("{account}.rbac.yaml"));
+        fs::write(&file, &printed.stdout).unwrap();
+        control.kubectl(&["create", "serviceaccount", &account, "-n", &stage.namespace]).await.unwrap();
+        control.kubectl(&["apply", "-f", file.to_str().unwrap()]).await.unwrap();
+        let token = control.kubectl(&["create", "token", &account, "-n", &stage.namespace]).await.unwrap();
+        let kubeconfig = control.dir().join(format!("{account}.yaml"));
+        fs::write(&kubeconfig, control.token_kubeconfig(token.trim())).unwrap();
+        let args = [&stage.args()[..], &["--role", role]].concat();
+        eventually("check to find all right", SOON, async || {
+            let (code, said) = check(&kubeconfig, &args).await;
+            if code == Some(0) && !said.contains('✗') { Ok(()) } else { Err(said) }
+        })
+        .await
+        .unwrap();
+
+        let printed = String::from_utf8(printed.stdout).unwrap();
+        let roles = printed.split("---\n").filter(|document| !document.contains("kind: RoleBinding\n"));
+        let allowed = roles.flat_map(|document| {
+            let role: Role = serde_saphyr::from_str(document).unwrap();
+            flat(&role.rules.unwrap())
+        });
+        let table = flat(&rules.iter().map(policy_rule).collect::<Vec<_>>());
+        assert_eq!(allowed.collect::<BTreeSet<_>>(), table, "{role}");
     }
 }
 

@@ -80,7 +80,8 @@ async fn a_process_that_is_not_ready_names_what_it_waits_for() {
     let dir = Arc::new(WorkDir::new("not-ready").unwrap());
     let operator = Operator::launch(&dir, program(), managed.kubeconfig_path(), &[]).await.unwrap();
     assert_eq!(operator.admin("/healthz").await.unwrap().0, 200);
-    let expected = "not ready: broker's KymaBindings, controller's KymaBindings\n";
+    let expected = "not ready: control plane (kymabindings are not served; install the CRD: kyma-bindings crd | kubectl apply \
+                    --server-side -f -), broker's KymaBindings, controller's KymaBindings\n";
     eventually("only the KymaBindings to be missing", SOON, async || {
         let answer = operator.admin("/readyz").await.unwrap();
         if answer == (503, expected.to_owned()) { Ok(()) } else { Err(format!("{answer:?}")) }

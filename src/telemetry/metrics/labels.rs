@@ -35,4 +35,5 @@ labels! {
     Denied { scheme: &'static str, reason: &'static str }
     Call { verb: &'static str, result: &'static str }
     Verb { verb: &'static str }
+    Try { verb: &'static str, reason: &'static str }
 }

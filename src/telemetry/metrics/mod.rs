@@ -18,7 +18,7 @@ use prometheus_client::metrics::info::Info;
 
 pub use catalog::Described;
 use catalog::{Catalog, Durations};
-use labels::{Call, Cause, Denied, Ended, Listener, Outcome, Part, Request, Route, Verb};
+use labels::{Call, Cause, Denied, Ended, Listener, Outcome, Part, Request, Route, Try, Verb};
 
 /// One more in a gauge for as long as it is held.
 #[must_use]
@@ -67,6 +67,8 @@ pub struct Metrics {
     orphans_removed: Counter,
     sweeps: Family<Outcome, Counter>,
     breaker_trips: Counter,
+    lease_failures: Family<Try, Counter>,
+    permanent_failures: Family<Cause, Counter>,
 }
 
 impl Default for Metrics {
@@ -104,12 +106,36 @@ impl Default for Metrics {
             orphans_removed: c.counter("orphans_removed", "Bindings that were gone and whose objects were removed from a managed cluster"),
             sweeps: c.counters("sweeps", "Sweeps of managed clusters by result"),
             breaker_trips: c.counter("sweep_breaker_trips", "Sweeps stopped because they would have removed too much"),
+            lease_failures: c.counters("lease_failures", "Calls for the Lease of the leader that failed, by verb and reason"),
+            permanent_failures: c.counters("permanent_failures", "Bindings that have failed for good, by the reason that condition and Event have, too"),
             catalog: Mutex::new(c),
         }
+        .begun()
     }
 }
 
 impl Metrics {
+    /// What an alert asks for begins at 0: a first value tells of no increase.
+    fn begun(self) -> Self {
+        for result in ["issued", "rejected", "failed", "retried"] {
+            drop(self.binds.get_or_create(&Outcome { result }));
+        }
+        for result in ["removed", "abandoned", "retried"] {
+            drop(self.unbinds.get_or_create(&Outcome { result }));
+        }
+        self
+    }
+
+    /// The same for what else has reasons of that many words.
+    pub fn begin(&self, cluster_errors: &[&'static str], permanent_failures: &[&'static str]) {
+        for reason in cluster_errors.iter().copied() {
+            drop(self.cluster_errors.get_or_create(&Cause { reason }));
+        }
+        for reason in permanent_failures.iter().copied() {
+            drop(self.permanent_failures.get_or_create(&Cause { reason }));
+        }
+    }
+
     /// Adds numbers that are counted at each scrape.
     pub fn collect(&self, described: &[Described], collector: impl Collector) {
         let mut catalog = self.catalog.lock();
@@ -251,6 +277,16 @@ impl Metrics {
     /// A sweep would have removed too much.
     pub fn breaker_tripped(&self) {
         self.breaker_trips.inc();
+    }
+
+    /// A call for the Lease failed.
+    pub fn lease_failure(&self, verb: &'static str, reason: &'static str) {
+        self.lease_failures.get_or_create(&Try { verb, reason }).inc();
+    }
+
+    /// A binding has failed for good.
+    pub fn permanent_failure(&self, reason: &'static str) {
+        self.permanent_failures.get_or_create(&Cause { reason }).inc();
     }
 
     /// All metrics in the OpenMetrics text format.
