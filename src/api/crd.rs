@@ -52,6 +52,13 @@ impl JsonSchema for TimeSchema {
     }
 }
 
+/// What a binding says that no controller has looked at: one in another namespace than that of an operator, for ever. The
+/// definition is the same wherever the operator is, so it can only say how to find out.
+const UNSEEN: &str = "Waiting for the controller. It serves one namespace alone: that of its --namespace, by default \
+    kyma-bindings, where its Lease kyma-bindings is (kubectl get leases -A). If this stays, see whether this \
+    KymaBinding is there, and what kyma-bindings check says. Until a controller has looked, the time of this \
+    condition is 1970.";
+
 /// The `CustomResourceDefinition`, as `kyma-bindings crd` prints it and `crds/` holds it.
 #[must_use]
 pub fn custom_resource_definition() -> CustomResourceDefinition {
@@ -61,14 +68,16 @@ pub fn custom_resource_definition() -> CustomResourceDefinition {
         let status = schema.and_then(|s| s.properties.as_mut()?.get_mut("status"));
         if let Some(status) = status {
             // A tool that looks before the controller did must see "in progress" (kstatus takes
-            // no Ready condition for done). Gateway API does the same, and it costs no write.
+            // no Ready condition for done). Gateway API does the same, and it costs no write. A
+            // default can't compute a time, and clients that know the type Condition need one: the
+            // beginning of Unix time says "never", as Gateway API's default does.
             status.default =
                 Some(k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSON(json!({
                     "conditions": [{
                         "type": Kind::Ready.as_str(),
                         "status": "Unknown",
                         "reason": Reason::Pending.as_str(),
-                        "message": "Waiting for the controller",
+                        "message": UNSEEN,
                         "lastTransitionTime": "1970-01-01T00:00:00Z",
                     }]
                 })));
@@ -137,6 +146,11 @@ mod tests {
         let conditions = &status["properties"]["conditions"];
         assert_eq!(conditions["x-kubernetes-list-type"], "map");
         assert_eq!(conditions["x-kubernetes-list-map-keys"][0], "type");
-        assert_eq!(status["default"]["conditions"][0]["status"], "Unknown");
+        let default = &status["default"]["conditions"][0];
+        assert_eq!(default["status"], "Unknown");
+        let message = default["message"].as_str().unwrap();
+        for words in ["--namespace", "kyma-bindings, where its Lease", "kyma-bindings check", "1970"] {
+            assert!(message.contains(words), "{words} is not in: {message}");
+        }
     }
 }
