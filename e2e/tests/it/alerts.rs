@@ -45,6 +45,12 @@ fn each_has_its_runbook_and_uses_metrics_that_exist() {
         assert!(text.contains(&format!("`{}`", alert.as_str().unwrap())), "{runbook} doesn't name {alert}");
         let headings: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
         assert_eq!(headings, ["Symptom", "Condition and log", "Likely cause", "Actions", "Verification"]);
+        let (_, actions) = text.split_once("## Actions\n").unwrap();
+        let (first, _) = actions.split_once("\n2. ").unwrap();
+        assert!(
+            first.starts_with("1. ") && first.contains("kyma-bindings check"),
+            "{runbook} begins with {first}"
+        );
         runbooks.insert(file(runbook));
     }
     let pages = fs::read_dir(file("docs/runbooks")).unwrap().map(|page| page.unwrap().path());
