@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use e2e::stage::{SOON, prove, prove_refused};
+use e2e::stage::{MANAGED_NAMESPACE, SOON, prove, prove_refused};
 use e2e::{Operator, Stage, WorkDir, eventually};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{Api, PostParams};
@@ -75,10 +75,13 @@ async fn requests_in_flight_end_with_an_answer_after_sigterm() {
 
 #[tokio::test]
 async fn a_process_that_is_not_ready_names_what_it_waits_for() {
-    // A cluster without the CRD.
+    // A cluster without the CRD; the namespace is one that it has.
     let managed = &world().await.managed;
     let dir = Arc::new(WorkDir::new("not-ready").unwrap());
-    let operator = Operator::launch(&dir, program(), managed.kubeconfig_path(), &[]).await.unwrap();
+    let operator =
+        Operator::launch(&dir, program(), managed.kubeconfig_path(), &["--namespace", MANAGED_NAMESPACE])
+            .await
+            .unwrap();
     assert_eq!(operator.admin("/healthz").await.unwrap().0, 200);
     let expected = "not ready: control plane (kymabindings are not served; install the CRD: kyma-bindings crd | kubectl apply \
                     --server-side -f -), broker's KymaBindings, controller's KymaBindings\n";
