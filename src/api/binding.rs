@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::conditions::{Kind, Phase};
 use super::names::{FORGET, ORIGIN, ORIGIN_OSB};
+use super::text;
 
 /// Shortest lifetime of a binding, seconds: `TokenRequest` refuses less.
 pub const MIN_EXPIRATION_SECONDS: i64 = 600;
@@ -57,21 +58,29 @@ pub struct KymaBindingSpec {
 
     /// Service id that the Open Service Broker request named. For information only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new(text::RULE)
+        .message("serviceId must have no control characters, and none that are invisible or change the direction of text"))]
     #[schemars(length(max = 256))]
     pub service_id: Option<String>,
 
     /// Plan id that the Open Service Broker request named. For information only: what decides is the plan of the instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new(text::RULE)
+        .message("planId must have no control characters, and none that are invisible or change the direction of text"))]
     #[schemars(length(max = 256))]
     pub plan_id: Option<String>,
 
     /// Name of a binding of the same instance that this one takes over from. While both live they count as one towards the limit of bindings, unless that one has an older successor or is itself counted with its own predecessor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self == '' || self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
+        .message("predecessorBindingId must be the name of a KymaBinding: lower case letters, digits, '-' and '.'"))]
     #[schemars(length(max = 240))]
     pub predecessor_binding_id: Option<String>,
 
     /// Who asked for the binding, as far as the request said. For information only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new(text::RULE)
+        .message("createdBy must have no control characters, and none that are invisible or change the direction of text"))]
     #[schemars(length(max = 256))]
     pub created_by: Option<String>,
 }

@@ -9,3 +9,4 @@ pub mod credentials;
 pub mod handed_out;
 pub mod id;
 pub mod names;
+pub mod text;

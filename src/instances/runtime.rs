@@ -6,6 +6,7 @@ use kube::core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta
 
 use super::state::{RuntimeFacts, SecretFacts};
 use crate::api::names::{CLUSTER_NAME, SUSPENDED};
+use crate::api::text;
 
 /// Label: the instance that a Secret or Runtime describes.
 pub const INSTANCE_ID: &str = "kyma-project.io/instance-id";
@@ -67,7 +68,7 @@ fn label(object: &impl ResourceExt, key: &str) -> Option<String> {
 }
 
 fn cluster_name(object: &impl ResourceExt) -> Option<String> {
-    let annotated = object.annotations().get(CLUSTER_NAME).filter(|v| !v.is_empty());
+    let annotated = object.annotations().get(CLUSTER_NAME).filter(|v| !v.is_empty() && text::is_plain(v));
     annotated.cloned().or_else(|| label(object, SHOOT_NAME))
 }
 
@@ -102,5 +103,17 @@ mod tests {
         .unwrap();
         let facts = secret_facts(&secret);
         assert_eq!((facts.runtime_id.as_str(), facts.cluster_name.as_deref()), ("r", Some("my-cluster")));
+    }
+
+    #[test]
+    fn an_annotated_name_that_a_terminal_would_obey_is_not_taken() {
+        for odd in ["\u{1b}[31mc", "c\u{202e}x", "c\n", "\u{200b}"] {
+            let secret: PartialObjectMeta<Secret> = serde_json::from_value(json!({
+                "apiVersion": "v1", "kind": "Secret",
+                "metadata": {"name": "kubeconfig-r", "labels": {SHOOT_NAME: "c-1"}, "annotations": {CLUSTER_NAME: odd}},
+            }))
+            .unwrap();
+            assert_eq!(secret_facts(&secret).cluster_name.as_deref(), Some("c-1"), "{odd:?}");
+        }
     }
 }

@@ -299,9 +299,13 @@ async fn odd_names_and_annotations(tenancy: &Tenancy) {
             "bindings.kyma-project.io/access": "{\"runtimeId\": []}",
             "bindings.kyma-project.io/origin": "osb", FORGET: "TRUE",
         }},
-        "spec": {"instanceId": instance, "createdBy": "\u{202e}\n<script>".repeat(20), "planId": "%s%n\0".replace('\0', "")},
+        "spec": {"instanceId": instance, "createdBy": "<script>".repeat(20), "planId": "%s%n"},
     });
     let bindings = stage.bindings();
+    let mut unseen = odd.clone();
+    unseen["spec"]["createdBy"] = json!("\u{202e}\n");
+    let unseen = serde_json::from_value(unseen).unwrap();
+    assert!(bindings.create(&PostParams::default(), &unseen).await.is_err());
     bindings.create(&PostParams::default(), &serde_json::from_value(odd).unwrap()).await.unwrap();
     let kubeconfig = stage.ready("tenant-odd").await.unwrap();
     prove(&kubeconfig).await.unwrap();
