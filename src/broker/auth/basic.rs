@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use super::htpasswd::{HtpasswdError, Users};
 use super::remembered::Remembered;
 use super::{Denial, Principal, Scheme};
+use crate::api::text;
 use crate::reload::Current;
 use crate::secret::{ExposeSecret as _, SecretString, Zeroizing};
 
@@ -22,6 +23,9 @@ const WAIT: Duration = Duration::from_secs(5);
 const PASSED: (Duration, usize) = (Duration::from_mins(5), 1024);
 /// How long, and how many, wrong ones are: apart, so that no stranger drives out a right one.
 const FAILED: (Duration, usize) = (Duration::from_mins(1), 4096);
+
+/// Longest password, bytes: of a longer one bcrypt reads no more, and others that begin like it would do.
+const MAX_PASSWORD: usize = 72;
 
 /// What a user and a password are remembered by: without the key nobody can try passwords on it.
 type Tag = [u8; 32];
@@ -93,10 +97,13 @@ impl Given {
     /// Reads what stands behind `Basic`.
     fn decode(encoded: &str) -> Option<Self> {
         let bytes = Zeroizing::new(STANDARD.decode(encoded).ok()?);
-        let text = std::str::from_utf8(&bytes).ok()?;
+        let decoded = std::str::from_utf8(&bytes).ok()?;
         // RFC 7617, section 2: neither may have control characters, a user no colon.
-        let (user, password) = text.split_once(':')?;
-        let legal = !user.is_empty() && user.len() <= super::MAX_NAME && !text.contains(char::is_control);
+        let (user, password) = decoded.split_once(':')?;
+        let legal = !user.is_empty()
+            && user.len() <= super::MAX_NAME
+            && text::is_plain(user)
+            && !password.contains(char::is_control);
         legal.then(|| Self { user: user.to_owned(), password: password.to_owned().into() })
     }
 }
@@ -121,6 +128,9 @@ impl Basic {
     /// Who says so?
     pub(super) async fn check(&self, encoded: &str) -> Result<Principal, Denial> {
         let given = Arc::new(Given::decode(encoded).ok_or(Denial::Malformed(Scheme::Basic))?);
+        if given.password.expose_secret().len() > MAX_PASSWORD {
+            return Err(Denial::LongPassword);
+        }
         let directory = self.directory.get();
         let tag = directory.tag(&given);
         let right = match directory.known(&tag) {
@@ -184,8 +194,8 @@ mod tests {
     #[tokio::test]
     async fn odd_headers_are_malformed() {
         let basic = anna();
-        for pair in ["", "anna", ":right", "anna:ri\0ght", "an\nna:right", &format!("{}:x", "a".repeat(300))]
-        {
+        let long = format!("{}:x", "a".repeat(300));
+        for pair in ["", "anna", ":right", "anna:ri\0ght", "an\nna:right", "an\u{202e}na:right", &long] {
             assert_eq!(check(&basic, pair).await, Err(Denial::Malformed(Scheme::Basic)), "{pair:?}");
         }
         for encoded in ["", "%%%", "YW5uYTpyaWdodA", "/w==", " "] {
@@ -197,6 +207,17 @@ mod tests {
     async fn a_password_may_have_colons() {
         let basic = basic(&format!("anna:{}\n", bcrypt::hash("a:b:", 4).unwrap()));
         assert!(check(&basic, "anna:a:b:").await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_password_is_read_whole_or_not_at_all() {
+        let longest = "\u{e4}".repeat(MAX_PASSWORD / 2);
+        let basic = basic(&format!("anna:{}\n", bcrypt::hash(&longest, 4).unwrap()));
+        assert_eq!(check(&basic, &format!("anna:{longest}")).await.as_deref(), Ok("anna"));
+        for user in ["anna", "bert"] {
+            let longer = format!("{user}:{longest}x");
+            assert_eq!(check(&basic, &longer).await, Err(Denial::LongPassword), "begins with the right one");
+        }
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hint::black_box;
 
+use crate::api::text;
 use crate::secret::{ExposeSecret as _, SecretString};
 
 /// Costs that are accepted; above, one check takes seconds.
@@ -46,14 +47,14 @@ impl Users {
     /// # Errors
     /// The first [`HtpasswdError`], with the number of the line.
     pub fn parse(content: &[u8]) -> Result<Self, HtpasswdError> {
-        let text = std::str::from_utf8(content).map_err(|_| HtpasswdError::Text)?;
+        let content = std::str::from_utf8(content).map_err(|_| HtpasswdError::Text)?;
         let mut hashes = HashMap::new();
-        for (line, number) in text.lines().zip(1..) {
+        for (line, number) in content.lines().zip(1..) {
             if line.trim().is_empty() || line.starts_with('#') {
                 continue;
             }
             let (user, hash) = line.split_once(':').ok_or(HtpasswdError::Line(number))?;
-            let odd = |c: char| c.is_whitespace() || c.is_control();
+            let odd = |c: char| c.is_whitespace() || text::is_unseen(c);
             if user.is_empty() || user.len() > super::MAX_NAME || user.contains(odd) || hash.contains(odd) {
                 return Err(HtpasswdError::Line(number));
             }
@@ -145,6 +146,7 @@ mod tests {
             (&format!("carl:{}", good.replace("$2b$", "$2x$")), HtpasswdError::NotBcrypt(2)),
             (&format!("carl:{}", good.replace("$04$", "$15$")), HtpasswdError::Cost(2)),
             (&format!("carl:{good} "), HtpasswdError::Line(2)),
+            (&format!("ca\u{202e}rl:{good}"), HtpasswdError::Line(2)),
             ("secrethash", HtpasswdError::Line(2)),
             (&format!(":{good}"), HtpasswdError::Line(2)),
             (&format!("anna:{good}"), HtpasswdError::Twice(2)),

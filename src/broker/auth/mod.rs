@@ -62,7 +62,7 @@ impl Scheme {
 pub struct Principal {
     /// How we know.
     pub scheme: Scheme,
-    /// The name; at most 256 bytes, without control characters.
+    /// The name; at most 256 bytes, and none that people can't see.
     pub name: String,
 }
 
@@ -85,6 +85,8 @@ enum Denial {
     Malformed(Scheme),
     /// An unknown user, or a wrong password.
     Password,
+    /// A password longer than bcrypt reads.
+    LongPassword,
     /// Too many others are being checked.
     Busy,
     /// A token that isn't good.
@@ -105,6 +107,7 @@ impl Denial {
             Self::NotOffered => ("unknown", "not_offered"),
             Self::Malformed(scheme) => (scheme.word(), "malformed"),
             Self::Password => ("basic", "password"),
+            Self::LongPassword => ("basic", "too_long"),
             Self::Busy => ("basic", "busy"),
             Self::Token(fault) => ("jwt", fault.word()),
             Self::Scope(_) => ("jwt", "scope"),
@@ -120,6 +123,7 @@ impl Denial {
             Self::NotOffered => Problem::Unauthenticated(Unauthenticated::NotOffered),
             Self::Malformed(_) => Problem::Unauthenticated(Unauthenticated::Malformed),
             Self::Password => Problem::Unauthenticated(Unauthenticated::Password),
+            Self::LongPassword => Problem::Unauthenticated(Unauthenticated::LongPassword),
             Self::Token(fault) => Problem::Unauthenticated(Unauthenticated::Token(*fault)),
             Self::Busy => Problem::Overloaded,
             Self::Scope(_) => Problem::Scope,

@@ -17,6 +17,9 @@ pub enum Unauthenticated {
     /// It is wrong.
     #[error("user and password must be right")]
     Password,
+    /// More of it than is compared.
+    #[error("the password must be at most 72 bytes long: bcrypt compares no more")]
+    LongPassword,
     /// It isn't good.
     #[error("the token can't be used: {0}")]
     Token(Fault),

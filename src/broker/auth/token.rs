@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::jwks::Keys;
 use super::{MAX_NAME, Principal, Scheme};
+use crate::api::text;
 
 /// Longest token, bytes.
 const MAX_TOKEN: usize = 16 * 1024;
@@ -35,6 +36,12 @@ pub enum Fault {
     /// An extension that must be understood, and isn't.
     #[error("it must not have critical extensions")]
     Critical,
+    /// Another token in it (RFC 7519, section 5.2).
+    #[error("it must hold claims and not another token: no cty JWT")]
+    Nested,
+    /// Packed claims, which only encrypted tokens may have (RFC 7516, section 4.1.3).
+    #[error("its claims must not be compressed: no zip")]
+    Compressed,
     /// No such key.
     #[error("its key must be one of the issuer's present keys")]
     Key,
@@ -45,7 +52,9 @@ pub enum Fault {
     #[error("its signature must be right")]
     Signature,
     /// A claim is missing or of a wrong type.
-    #[error("it must have exp, aud, iss and sub, and they and nbf must be of the right types")]
+    #[error(
+        "it must have exp, aud, iss and sub, they and nbf must be of the right types, and sub must name somebody"
+    )]
     Claims,
     /// Too late.
     #[error("it must not be expired")]
@@ -67,6 +76,8 @@ impl Fault {
         match self {
             Self::Malformed => "malformed",
             Self::Critical => "critical",
+            Self::Nested => "nested",
+            Self::Compressed => "compressed",
             Self::Key => "key",
             Self::Algorithm => "algorithm",
             Self::Signature => "signature",
@@ -85,6 +96,9 @@ struct Header {
     kid: Option<String>,
     #[serde(default, deserialize_with = "present")]
     crit: Option<Value>,
+    cty: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    zip: Option<Value>,
 }
 
 /// What is there, also if it is null.
@@ -124,7 +138,7 @@ impl<'a> Unproved<'a> {
     /// Takes a token apart.
     ///
     /// # Errors
-    /// [`Fault::Malformed`] or [`Fault::Critical`].
+    /// [`Fault::Malformed`], or what its header says that can't be served.
     pub fn parse(token: &'a str) -> Result<Self, Fault> {
         if token.len() > MAX_TOKEN {
             return Err(Fault::Malformed);
@@ -138,6 +152,14 @@ impl<'a> Unproved<'a> {
         // RFC 7515, section 4.1.11: what is in it must be understood, and nothing is.
         if header.crit.is_some() {
             return Err(Fault::Critical);
+        }
+        // A media type, whose application/ may be left out (RFC 7515, section 4.1.10).
+        let nested = |kind: &str| ["jwt", "application/jwt"].iter().any(|jwt| kind.eq_ignore_ascii_case(jwt));
+        if header.cty.as_deref().is_some_and(nested) {
+            return Err(Fault::Nested);
+        }
+        if header.zip.is_some() {
+            return Err(Fault::Compressed);
         }
         Ok(Self { header, message, claims, signature })
     }
@@ -186,7 +208,7 @@ impl Claims {
             return Err(Fault::Audience);
         }
         let name = self.sub.as_str().ok_or(Fault::Claims)?;
-        if name.is_empty() || name.len() > MAX_NAME || name.contains(char::is_control) {
+        if name.trim().is_empty() || name.len() > MAX_NAME || !text::is_plain(name) {
             return Err(Fault::Claims);
         }
         // RFC 8693, section 4.2: words in a text; elsewhere a list of them.

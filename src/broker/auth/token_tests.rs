@@ -114,6 +114,10 @@ fn claims_must_be_there_and_right() {
         ("aud", json!(["them", 1]), Fault::Claims),
         ("aud", json!({"us": true}), Fault::Claims),
         ("sub", json!(""), Fault::Claims),
+        ("sub", json!(" "), Fault::Claims),
+        ("sub", json!("\u{a0}\u{3000}"), Fault::Claims),
+        ("sub", json!("\u{200b}"), Fault::Claims),
+        ("sub", json!("a\u{202e}b"), Fault::Claims),
         ("sub", json!(7), Fault::Claims),
         ("sub", json!("a\nb"), Fault::Claims),
         ("sub", json!("a".repeat(257)), Fault::Claims),
@@ -166,6 +170,19 @@ fn the_header_decides_nothing() {
     }
     let elsewhere = json!({"alg": "ES256", "kid": "k", "jku": "https://evil", "x5u": "https://evil", "jwk": {"kty": 1}, "x5c": 1});
     assert!(signer.header(&elsewhere).is_ok(), "they are not read");
+}
+
+#[test]
+fn what_is_in_it_is_claims_as_they_are() {
+    let signer = signer();
+    for nested in ["JWT", "jwt", "application/JWT"] {
+        assert_eq!(signer.header(&with(header(), "cty", json!(nested))), Err(Fault::Nested), "{nested}");
+    }
+    assert_eq!(signer.header(&with(header(), "cty", json!(["JWT"]))), Err(Fault::Malformed));
+    for packed in [json!("DEF"), json!(""), json!(null)] {
+        assert_eq!(signer.header(&with(header(), "zip", packed.clone())), Err(Fault::Compressed), "{packed}");
+    }
+    assert!(signer.header(&with(header(), "cty", json!("json"))).is_ok());
 }
 
 #[test]
