@@ -50,7 +50,10 @@ fn judge(found: &View, ids: &Ids, wish: &Wish, now: Timestamp) -> Found {
         Wish::Lifetime(seconds) => found.seconds == *seconds,
         Wish::Successor(predecessor) => found.predecessor.as_deref() == Some(predecessor.as_str()),
     };
-    if found.instance != ids.instance.as_str() || !same {
+    if found.instance != ids.instance.as_str() {
+        return Found::Refuse(Problem::OtherInstance);
+    }
+    if !same {
         return Found::Refuse(Problem::Different);
     }
     Found::Join
@@ -218,7 +221,7 @@ async fn spec(broker: &Broker, ids: &Ids, request: &BindRequest) -> Result<KymaB
         Wish::Successor(predecessor) => predecessor,
     };
     let found = broker.bindings.object(predecessor.as_str()).await?;
-    let model = found.filter(|found| fetch::shown(&View::of(found), ids, Timestamp::now()).is_some());
+    let model = found.filter(|found| fetch::shown(&View::of(found), ids, Timestamp::now()).is_ok());
     let model = model.ok_or(Problem::Predecessor)?.spec;
     let spec = wished(model.expiration_seconds, Some(predecessor));
     Ok(KymaBindingSpec {
@@ -269,7 +272,7 @@ mod tests {
         assert_eq!(judged(&View { seconds: 601, ..View::pending() }, 1), Found::Refuse(Problem::Different));
         assert_eq!(
             judged(&View { instance: "other".into(), ..View::pending() }, 1),
-            Found::Refuse(Problem::Different)
+            Found::Refuse(Problem::OtherInstance)
         );
         assert_eq!(
             judged(&View { deleting: true, ..View::pending() }, 1),
@@ -284,9 +287,11 @@ mod tests {
         let judged = |view: &View| judge(view, &ids, &Wish::Successor(BindingId::parse("a").unwrap()), at(1));
         let after = |name: &str| View { predecessor: Some(name.into()), seconds: 7200, ..View::pending() };
         assert_eq!(judged(&after("a")), Found::Join);
-        for other in [after("c"), View::pending(), View { instance: "other".into(), ..after("a") }] {
+        for other in [after("c"), View::pending()] {
             assert_eq!(judged(&other), Found::Refuse(Problem::Different));
         }
+        let elsewhere = View { instance: "other".into(), ..after("a") };
+        assert_eq!(judged(&elsewhere), Found::Refuse(Problem::OtherInstance));
     }
 
     #[test]

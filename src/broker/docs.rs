@@ -21,14 +21,13 @@ const DOCUMENT: &str = "/openapi.json";
 
 /// What a browser lets the page do: run and show what this server sends, and talk to it; nothing
 /// inline. Swagger UI has pictures in its style sheet.
-const PAGE: [(HeaderName, &str); 4] = [
+const PAGE: [(HeaderName, &str); 3] = [
     (
         header::CONTENT_SECURITY_POLICY,
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
          connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
     (header::X_FRAME_OPTIONS, "DENY"),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
 ];
 

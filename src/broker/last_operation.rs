@@ -45,9 +45,12 @@ fn judge(
         (Some(Operation::Unbind(uid)), view) if view.is_none_or(|view| view.uid != *uid) => {
             Err(Problem::Gone)
         }
+        // Likewise: whatever has its id now, that binding won't be there any more.
+        (Some(Operation::Bind(uid)), view) if view.is_none_or(|view| view.uid != *uid) => Ok(Stands::Failed(
+            "the binding is gone: it was deleted, or its time is over; bind again".to_owned(),
+        )),
         (_, None) => Err(Problem::NoBinding),
         (Some(Operation::Unbind(_)), Some(view)) if !view.deleting => Err(Problem::Operation),
-        (Some(Operation::Bind(uid)), Some(view)) if view.uid != *uid => Err(Problem::Operation),
         (Some(Operation::Bind(_)), Some(view)) if view.deleting => {
             Ok(Stands::Failed("the binding is being deleted".to_owned()))
         }
@@ -80,7 +83,7 @@ fn with_cause(what: &str, view: &View) -> String {
 /// How the operation stands, or the binding's last one where none is named.
 ///
 /// # Errors
-/// [`Problem::Gone`] when an unbind is done, [`Problem::NoBinding`] when there is no binding,
+/// [`Problem::Gone`] when an unbind is done, [`Problem::NoBinding`] when there is no binding and no operation is named,
 /// [`Problem::Operation`] for one that was never answered for this binding.
 pub async fn last_operation(
     broker: &Broker,
@@ -89,9 +92,11 @@ pub async fn last_operation(
 ) -> Result<Stands, Problem> {
     let name = ids.binding.as_str();
     // The watch may be behind: another replica may have begun or ended it a moment ago. It is enough
-    // to say that what was begun goes on.
-    let seen = operation.and_then(|_| broker.bindings.seen(name));
-    if let Ok(stands) = judge(operation, seen.as_ref(), ids, Timestamp::now()) {
+    // to say how what it shows itself goes on, not to say that it is gone.
+    let shown = |view: &View| operation.is_some_and(|operation| operation.uid() == view.uid);
+    if let Some(seen) = broker.bindings.seen(name).filter(shown)
+        && let Ok(stands) = judge(operation, Some(&seen), ids, Timestamp::now())
+    {
         return Ok(stands);
     }
     let found = broker.bindings.read(name).await?;
@@ -164,7 +169,6 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_told_apart() {
         assert_eq!(judged(None, None), Err(Problem::NoBinding));
-        assert_eq!(judged(Some(&bind()), None), Err(Problem::NoBinding));
         let elsewhere = View { instance: "other".into(), ..View::pending() };
         assert_eq!(judged(None, Some(&elsewhere)), Err(Problem::NoBinding));
         assert_eq!(
@@ -172,7 +176,17 @@ mod tests {
             Err(Problem::Operation),
             "nobody asked for it"
         );
+    }
+
+    #[test]
+    fn a_bind_whose_binding_is_gone_has_failed_also_when_there_is_another_of_that_id() {
         let another = View { uid: "another".into(), ..View::pending() };
-        assert_eq!(judged(Some(&bind()), Some(&another)), Err(Problem::Operation));
+        let elsewhere = View { instance: "other".into(), ..View::pending() };
+        for found in
+            [None, Some(&another), Some(&View { deleting: true, ..another.clone() }), Some(&elsewhere)]
+        {
+            let failed = judged(Some(&bind()), found);
+            assert!(matches!(&failed, Ok(Stands::Failed(why)) if why.contains("bind again")), "{failed:?}");
+        }
     }
 }

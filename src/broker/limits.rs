@@ -11,6 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::Asker;
+use super::message;
 use super::problem::Problem;
 use super::service::Broker;
 use crate::outgoing::Outgoing;
@@ -35,6 +36,9 @@ pub struct Place(#[expect(dead_code, reason = "held, never read")] Arc<(OwnedSem
 
 /// Goes on with a request within its bounds, or answers it.
 pub async fn bounded(broker: &Broker, mut request: Request, next: Next) -> Response {
+    if let Err(problem) = message::check(request.version(), request.uri(), request.headers()) {
+        return problem.into_response();
+    }
     let Ok(free) = broker.in_flight.clone().try_acquire_owned() else {
         return Problem::Overloaded.into_response();
     };

@@ -12,6 +12,7 @@ mod fetch;
 pub mod ids;
 mod last_operation;
 mod limits;
+mod message;
 pub mod openapi;
 mod operation;
 pub mod problem;
@@ -21,12 +22,15 @@ mod unbind;
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{RawPathParams, Request, State};
+use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
+use tower::ServiceExt as _;
 use tracing::Instrument as _;
 
 use auth::Authenticator;
@@ -63,16 +67,19 @@ impl Broker {
                 .fallback(async move || wrong_method(allowed))
         };
         let osb = Router::new()
-            .route("/catalog", only("GET", get(fetch_catalog)))
-            .route(BINDING, only("GET,PUT,DELETE", binding))
-            .route(&format!("{BINDING}/last_operation"), only("GET", get(fetch_last_operation)));
+            .route("/catalog", only("GET,HEAD", get(fetch_catalog)))
+            .route(BINDING, only("GET,HEAD,PUT,DELETE", binding))
+            .route(&format!("{BINDING}/last_operation"), only("GET,HEAD", get(fetch_last_operation)));
         let docs = if broker.settings.api_docs { docs::router() } else { Router::new() };
-        docs.nest("/v2", osb.clone())
+        let routes = docs
+            .nest("/v2", osb.clone())
             .nest("/oauth/v2", osb.clone())
-            .nest("/oauth/{region}/v2", osb)
+            .nest("/oauth/{region}/v2", osb.layer(middleware::from_fn(region)))
             .fallback(async || Problem::UnknownPath)
             .layer(middleware::from_fn_with_state(broker.clone(), access::observe))
-            .with_state(broker)
+            .with_state(broker);
+        // Before anything is routed.
+        Router::new().fallback_service(routes.map_request(one_slash))
     }
 }
 
@@ -153,8 +160,68 @@ fn wrong_method(allowed: &'static str) -> Response {
     response
 }
 
+/// A doubled slash at the beginning counts as one: what joins a base URL and a path often makes two.
+fn one_slash(mut request: Request) -> Request {
+    let target = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
+    if target.starts_with("//") && !target.starts_with("///") {
+        let mut parts = request.uri().clone().into_parts();
+        parts.path_and_query = target.get(1..).and_then(|target| target.parse().ok());
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
+}
+
+/// What a proxy in front could take for a step to another path is no region.
+async fn region(
+    params: Result<RawPathParams, RawPathParamsRejection>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let params = params.map_err(|_| Problem::Region)?;
+    if params.iter().any(|(name, value)| name == "region" && !is_region(value)) {
+        return Err(Problem::Region);
+    }
+    Ok(next.run(request).await)
+}
+
+fn is_region(name: &str) -> bool {
+    name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c)) && name.bytes().any(|c| c != b'.')
+}
+
 async fn api_version(request: Request, next: Next) -> Result<Response, Problem> {
     request::check_version(request.headers())?;
     limits::check_head(request.uri(), request.headers())?;
     Ok(next.run(request).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_is_a_name_and_no_step_to_another_path() {
+        for name in ["cf-eu10", "a", "..a", "A_1.b"] {
+            assert!(is_region(name), "{name}");
+        }
+        for odd in ["", ".", "..", "...", "a/b", "a b", "%2e", "a\\b", "\u{e4}", "a;b"] {
+            assert!(!is_region(odd), "{odd}");
+        }
+    }
+
+    #[test]
+    fn only_a_doubled_slash_at_the_beginning_counts_as_one() {
+        for (target, counts) in [
+            ("//v2/catalog?a=//b", "/v2/catalog?a=//b"),
+            ("https://h//v2/catalog", "https://h/v2/catalog"),
+            ("/v2//catalog", "/v2//catalog"),
+            ("///v2/catalog", "///v2/catalog"),
+            ("/", "/"),
+            ("//", "/"),
+        ] {
+            let request = Request::get(target).body(axum::body::Body::empty()).unwrap();
+            assert_eq!(one_slash(request).uri(), counts, "{target}");
+        }
+    }
 }

@@ -36,6 +36,13 @@ impl Operation {
         }
     }
 
+    /// UID of the binding that it is about.
+    #[must_use]
+    pub fn uid(&self) -> &str {
+        let (Self::Bind(uid) | Self::Unbind(uid)) = self;
+        uid
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self, ids: &Ids) -> String {

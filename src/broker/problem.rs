@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::answer::{Empty, Refusal};
 use super::auth::refused::Unauthenticated;
+use super::fetch::Hidden;
 use crate::api::conditions::Reason;
 use crate::api::names::NameError;
 
@@ -18,6 +19,21 @@ pub enum Problem {
         "there is nothing at this path; service bindings are at …/v2/service_instances/{{instance_id}}/service_bindings/{{binding_id}}"
     )]
     UnknownPath,
+    /// No region has such a name.
+    #[error("a region in the path must consist of letters, digits, '-', '_' and '.', and not of dots alone")]
+    Region,
+    /// For whom is it?
+    #[error(
+        "there must be exactly one header Host, with a host name or address and, if needed, a port; \
+         a URL's authority likewise, without a user"
+    )]
+    MalformedHost,
+    /// Where does it end?
+    #[error("Transfer-Encoding must be chunked and nothing else, or left out")]
+    TransferEncoding,
+    /// Nothing is decoded here.
+    #[error("the body must be sent as it is, without the content encoding {0}")]
+    ContentEncoding(String),
     /// No such method.
     #[error("this method is not supported here; the Allow header names those that are")]
     WrongMethod,
@@ -105,12 +121,18 @@ pub enum Problem {
     /// OSB 2.17, "Binding": same id, other parameters.
     #[error("binding already exists but with different parameters")]
     Different,
+    /// The id is taken.
+    #[error("binding_id is taken by a binding of another instance; give this one another id")]
+    OtherInstance,
     /// OSB 2.17, "Blocking Operations".
     #[error("the binding is being deleted; try again when that is done")]
     Concurrency,
     /// No binding to fetch.
     #[error("binding does not exist")]
     NoBinding,
+    /// There is one, without credentials to be shown.
+    #[error(transparent)]
+    Hidden(#[from] Hidden),
     /// No binding to delete.
     #[error("binding does not exist")]
     Gone,
@@ -191,7 +213,10 @@ impl Problem {
     /// Status, OSB error code where one is defined, and seconds after which to try again.
     fn answer(&self) -> (StatusCode, Option<&'static str>, Option<u16>) {
         match self {
-            Self::UnknownPath | Self::NoBinding | Self::NoCatalog => (StatusCode::NOT_FOUND, None, None),
+            Self::UnknownPath | Self::Region | Self::NoBinding | Self::Hidden(_) | Self::NoCatalog => {
+                (StatusCode::NOT_FOUND, None, None)
+            }
+            Self::ContentEncoding(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, None, None),
             Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, None, None),
             Self::Version => (StatusCode::PRECONDITION_FAILED, None, None),
             Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, None, None),
@@ -201,7 +226,9 @@ impl Problem {
             Self::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, None, None),
             Self::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, None, None),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, None, None),
-            Self::RepeatedAuthorization
+            Self::MalformedHost
+            | Self::TransferEncoding
+            | Self::RepeatedAuthorization
             | Self::BodyNotAnObject
             | Self::Id(_)
             | Self::Missing(_)
@@ -211,7 +238,7 @@ impl Problem {
             | Self::Incomplete
             | Self::Predecessor
             | Self::Operation => (StatusCode::BAD_REQUEST, None, None),
-            Self::Different => (StatusCode::CONFLICT, None, None),
+            Self::Different | Self::OtherInstance => (StatusCode::CONFLICT, None, None),
             Self::Concurrency => (StatusCode::UNPROCESSABLE_ENTITY, Some("ConcurrencyError"), None),
             Self::Gone => (StatusCode::GONE, None, None),
             Self::Refused(reason, _) => {
@@ -235,6 +262,13 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, code, retry_after) = self.answer();
+        let more = match self {
+            // What follows on the connection may be a part of this message.
+            Self::TransferEncoding => Some((header::CONNECTION, HeaderValue::from_static("close"))),
+            // RFC 9110, section 12.5.3.
+            Self::ContentEncoding(_) => Some((header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))),
+            _ => None,
+        };
         let mut response = match self {
             // OSB 2.17, "Unbinding": the body of 410 is an empty object.
             Self::Gone => (status, Json(Empty {})).into_response(),
@@ -243,6 +277,7 @@ impl IntoResponse for Problem {
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        response.headers_mut().extend(more);
         response
     }
 }

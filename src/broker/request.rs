@@ -12,9 +12,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::ids::Ids;
+use super::message;
 use super::operation::Operation;
 use super::problem::Problem;
 use crate::api::names::BindingId;
+use crate::api::text;
 
 /// Largest body, bytes.
 const MAX_BODY: usize = 64 * 1024;
@@ -135,6 +137,7 @@ impl BindRequest {
     /// # Errors
     /// The [`Problem`] with the first thing that is wrong.
     pub async fn read(headers: &HeaderMap, body: Body, lifetimes: Lifetimes) -> Result<Self, Problem> {
+        message::check_encoding(headers)?;
         let read = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_BODY)).await;
         let bytes = read.map_err(|_| Problem::BodyTooSlow)?.map_err(|error| {
             let too_large = error.into_inner().is::<LengthLimitError>();
@@ -181,7 +184,7 @@ fn predecessor(body: &Map<String, Value>) -> Result<Option<BindingId>, Problem> 
 }
 
 fn required(name: &'static str, value: Option<&str>) -> Result<String, Problem> {
-    value.filter(|v| !v.is_empty()).map(short).ok_or(Problem::Missing(name))
+    value.map(short).filter(|v| !v.is_empty()).ok_or(Problem::Missing(name))
 }
 
 /// `null` and 0 count as missing; the value must be an integer in JSON's sense, no string and no
@@ -236,13 +239,9 @@ fn header_text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().filter(|v| !v.is_empty()).map(str::to_owned)
 }
 
-/// What a terminal may show: no control characters, and none that reorder or hide what is around them.
+/// What the API server takes as text that only informs.
 fn short(text: &str) -> String {
-    let odd = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    text.chars().filter(|c| !odd(*c)).take(MAX_INFO).collect()
+    text.chars().filter(|c| !text::is_unseen(*c)).take(MAX_INFO).collect()
 }
 
 #[cfg(test)]

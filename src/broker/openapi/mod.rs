@@ -20,8 +20,9 @@ const PREFIXES: [(&str, &str); 3] = [("/v2", ""), ("/oauth/v2", "-oauth"), ("/oa
         description = "Short-lived kubeconfigs for managed Kyma clusters, by the service bindings of the \
             [Open Service Broker API 2.17](https://github.com/cloudfoundry/servicebroker/blob/v2.17/spec.md). \
             The same operations are served under three prefixes.\n\n\
-            Every answer is JSON with `Cache-Control: no-store`. A method that an operation doesn't have is \
-            answered with 405 and `Allow`, an unknown path with 404. `traceparent` and `tracestate` \
+            Every answer is JSON with `Cache-Control: no-store` and `X-Content-Type-Options: nosniff`. A method that an operation doesn't have is \
+            answered with 405 and `Allow`, an unknown path with 404, a message without one legal `Host` or with a \
+            `Transfer-Encoding` other than `chunked` with 400. `traceparent` and `tracestate` \
             (W3C Trace Context) are taken up.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),

@@ -57,6 +57,7 @@ pub(super) fn share(components: &mut Components) {
     for (name, header) in [
         ("RequestIdentity", told("That of the request, if it had one.")),
         ("CacheControl", told("Always `no-store`.")),
+        ("ContentTypeOptions", told("Always `nosniff`.")),
         ("RetryAfter", described("Seconds after which to ask again.", seconds)),
     ] {
         components.headers.insert(name.to_owned(), header.into());
@@ -71,6 +72,9 @@ pub(super) fn paths(prefix: &str, suffix: &str) -> Paths {
     let finish = |name: &str, mut operation: OperationBuilder| -> Operation {
         if prefix.contains("{region}") {
             operation = operation.parameter_ref(parameter_ref("Region"));
+        }
+        if prefix.contains("{region}") && name == "unbind" {
+            operation = operation.response("404", refusal(404, "There is no such region."));
         }
         common(operation).operation_id(Some(format!("{name}{suffix}"))).tag(prefix).build()
     };
@@ -102,6 +106,7 @@ fn bind() -> OperationBuilder {
         .response("400", refusal(400, "An id, a field or a parameter can't be used, the limit of unexpired bindings is reached, or the \
             instance is being provisioned or has failed."))
         .response("404", refusal(404, "The instance does not exist."))
+        .response("415", refusal(415, "The body has a content encoding; it must be sent as it is."))
         .response("409", refusal(409, "The id is taken: by a binding with other parameters or of another instance, by one whose access was \
             lost, or by something in the managed cluster that isn't ours."))
         .response("422", refusal(422, "`ConcurrencyError`: the binding is being deleted. `BindingNotSupported`: the instance's plan has no \
@@ -120,7 +125,8 @@ fn fetch() -> OperationBuilder {
         .response("400", refusal(400, "An id can't be used."))
         .response(
             "404",
-            refusal(404, "There is no such binding of that instance, it is not ready, or it has ended."),
+            refusal(404, "There is no such binding of that instance, it has expired, it is still being made or being deleted, or it was refused: \
+                the description says which."),
         );
     ids(operation).responses(responses)
 }
@@ -155,7 +161,10 @@ fn last_operation() -> OperationBuilder {
     let responses = ResponsesBuilder::new()
         .response("200", state.build())
         .response("400", refusal(400, "An id can't be used, or `operation` is none of this binding."))
-        .response("404", refusal(404, "There never was such a binding of that instance."))
+        .response(
+            "404",
+            refusal(404, "There is no such binding of that instance, and no operation was named."),
+        )
         .response("410", success::<Empty>("The binding was deleted and is gone."));
     ids(operation).responses(responses)
 }
@@ -189,7 +198,7 @@ fn parameters() -> [(&'static str, Parameter); 6] {
     let text = || ObjectBuilder::new().schema_type(Type::String);
     let version = text().pattern(Some(r"^2\.[0-9]{1,4}$")).default(Some(json!("2.17")));
     let printable = || text().pattern(Some("^[!-~]([ -~]*[!-~])?$")).max_length(Some(256));
-    let region = text().pattern(Some("^[^/]+$"));
+    let region = text().pattern(Some("^[-A-Za-z0-9_.]*[-A-Za-z0-9_][-A-Za-z0-9_.]*$"));
     let instance = text().min_length(Some(1)).max_length(Some(INSTANCE_ID_MAX));
     let instance = instance.pattern(Some("^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"));
     let binding = text().min_length(Some(1)).max_length(Some(BINDING_ID_MAX));
@@ -205,7 +214,15 @@ fn parameters() -> [(&'static str, Parameter); 6] {
             "OriginatingIdentity",
             header("X-Broker-API-Originating-Identity", originator_says, false, printable()),
         ),
-        ("Region", path_parameter("region", "Any one segment.", region, "cf-eu10")),
+        (
+            "Region",
+            path_parameter(
+                "region",
+                "Any one segment of letters, digits, `-`, `_` and `.`, but not of dots alone.",
+                region,
+                "cf-eu10",
+            ),
+        ),
         ("InstanceId", path_parameter("instance_id", "Id of the instance.", instance, "my-instance")),
         (
             "BindingId",
@@ -237,6 +254,7 @@ fn refusal(status: u16, meaning: &str) -> Response {
     match status {
         401 => response.header("WWW-Authenticate", told("Which credentials are accepted.")),
         405 => response.header("Allow", told("The methods that this path has.")),
+        415 => response.header("Accept-Encoding", told("Always `identity`.")),
         429 | 503 => response.header_ref("Retry-After", header_ref("RetryAfter")),
         _ => response,
     }
@@ -250,6 +268,7 @@ fn answer<T: ToSchema>(meaning: &str) -> ResponseBuilder {
         .content(JSON, content.build())
         .header_ref(REQUEST_IDENTITY, header_ref("RequestIdentity"))
         .header_ref("Cache-Control", header_ref("CacheControl"))
+        .header_ref("X-Content-Type-Options", header_ref("ContentTypeOptions"))
 }
 
 fn told(meaning: &str) -> Header {

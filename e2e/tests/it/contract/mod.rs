@@ -91,6 +91,7 @@ impl Row {
         assert_eq!(answer.status, self.status, "{what}");
         assert_eq!(answer.headers["content-type"], "application/json", "{what}");
         assert_eq!(answer.headers["cache-control"], "no-store", "{what}");
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff", "{what}");
         let later =
             [202, 429, 503].contains(&self.status) || matches!(self.answer, Body::State("in progress", _));
         assert_eq!(answer.headers.contains_key("retry-after"), later, "{what}: Retry-After");

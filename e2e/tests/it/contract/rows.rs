@@ -34,6 +34,9 @@ fn every_request() -> Vec<Row> {
     let method = |what, path: String, allowed| {
         row(what, Method::POST, path, 405, Body::Says("Allow")).json(&ids()).with("allow", allowed)
     };
+    let region = |what, name: &str| {
+        row(what, Method::GET, format!("/oauth/{name}{}", at("ready", "bound-1")), 404, Body::Says("region"))
+    };
     let who = STANDARD.encode(r#"{"user_id":"u"}"#);
     vec![
         version("no version", ""),
@@ -56,9 +59,37 @@ fn every_request() -> Vec<Row> {
         put("an id with a slash once decoded", "ready", "a%2Fb", 400, Body::Says("binding_id")),
         put("an instance id that can't be a label", "a%20b", "never-1", 400, Body::Says("instance_id")),
         row("a path that leads nowhere", Method::GET, "/v2/nothing".into(), 404, Body::Says("nothing at")),
-        method("a method that a binding doesn't have", at("ready", "bound-1"), "GET,PUT,DELETE"),
-        method("one that the last operation doesn't have", at("ready", "bound-1") + "/last_operation", "GET"),
-        method("one that the catalog doesn't have", "/v2/catalog".into(), "GET"),
+        method("a method that a binding doesn't have", at("ready", "bound-1"), "GET,HEAD,PUT,DELETE"),
+        method(
+            "one that the last operation doesn't have",
+            at("ready", "bound-1") + "/last_operation",
+            "GET,HEAD",
+        ),
+        method("one that the catalog doesn't have", "/v2/catalog".into(), "GET,HEAD"),
+        row(
+            "a doubled slash at the beginning",
+            Method::GET,
+            format!("/{}", at("ready", "never-1")),
+            404,
+            Body::Says("binding does not exist"),
+        ),
+        row(
+            "slashes beyond that",
+            Method::GET,
+            format!("//{}", at("ready", "never-1")),
+            404,
+            Body::Says("nothing at"),
+        ),
+        region("a region of dots", "..."),
+        region("a region with a slash once decoded", "a%2Fb"),
+        region("a region that isn't UTF-8 once decoded", "%ff"),
+        get("a Host that is none", "ready", "never-1", 400, Body::Says("Host")).header("host", "a@b"),
+        put("a body that is packed", "ready", "never-1", 415, Body::Says("content encoding gzip"))
+            .header("content-encoding", "gzip")
+            .with("accept-encoding", "identity"),
+        put("a body that says it isn't", "ready", "never-1", 400, Body::Says("JSON object"))
+            .header("content-encoding", "identity")
+            .body("no"),
         put("a body over 64 KiB", "ready", "never-1", 413, Body::Says("65536")).body(" ".repeat(65 * 1024)),
         get("a request line too long", "ready", &"x".repeat(9 * 1024), 414, Body::Says("8192")),
         get("a head too large", "ready", "bound-1", 431, Body::Says("32768"))
@@ -106,7 +137,7 @@ fn access() -> Vec<Row> {
         get("the right password", 404, Body::Says("does not exist"))
             .header("authorization", basic("anna:right")),
         nowhere.to(Broker::Closed),
-        method.to(Broker::Closed).with("allow", "GET,PUT,DELETE"),
+        method.to(Broker::Closed).with("allow", "GET,HEAD,PUT,DELETE"),
         get("another host than this machine, where nobody is asked", 403, Body::Says("Host"))
             .to(Broker::Plain)
             .header("host", "kyma.example.com"),
@@ -137,7 +168,7 @@ fn binds() -> Vec<Row> {
         counts_as_missing("an expiration of 0 counts as missing", json!(0)),
         counts_as_missing("the default said aloud is the same", json!(600)),
         put("another expiration", "ready", "made-1", 409, Body::Says(different)).json(&asking(&json!(700))),
-        put("another instance", "full", "made-1", 409, Body::Says(different)),
+        put("another instance", "full", "made-1", 409, Body::Says("another instance")),
         put("expired but not yet removed", "ready", "expired-1", 201, Body::Credentials),
         put(
             "expired, and not to be removed now",
@@ -239,11 +270,17 @@ fn fetches() -> Vec<Row> {
         get("with hints", "ready", &format!("bound-1?{IDS}"), 200, Body::Fetched),
         get("unknown binding", "ready", "never-1", 404, none),
         get("unknown instance", "nobody", "never-2", 404, none),
-        get("expired", "dying", "over-1", 404, none),
-        get("suspended instance", "suspended", "suspended-1", 404, none),
-        get("binding of another instance", "full", "bound-1", 404, none),
-        get("being deleted", "dying", "deleting-1", 404, none),
-        get("rejected", "full", "rejected-1", 404, none),
+        get("expired", "dying", "over-1", 404, Body::Says("has expired")),
+        get(
+            "suspended instance",
+            "suspended",
+            "suspended-1",
+            404,
+            Body::Says("instance does not exist: it is suspended"),
+        ),
+        get("binding of another instance", "full", "bound-1", 404, Body::Says("another instance")),
+        get("being deleted", "dying", "deleting-1", 404, Body::Says("being deleted")),
+        get("rejected", "full", "rejected-1", 404, Body::Says("maximum number")),
     ]
 }
 
@@ -268,7 +305,7 @@ fn asynchronous() -> Vec<Row> {
             Body::State("in progress", "managed cluster"),
         ),
         poll("without its operation", ("dead", "async-1"), "", 200, Body::State("in progress", "being made")),
-        get("still being made", "dead", "async-1", 404, Body::Says("does not exist")),
+        get("still being made", "dead", "async-1", 404, Body::Says("still being made: ")),
         poll(
             "an operation of no legal form",
             ("dead", "async-1"),
@@ -292,8 +329,8 @@ fn asynchronous() -> Vec<Row> {
             "a bind that was removed",
             ("dead", "async-1"),
             "?operation=$bind",
-            404,
-            Body::Says("does not exist"),
+            200,
+            Body::State("failed", "bind again"),
         ),
         row(
             "an unbind that takes longer",
@@ -335,6 +372,8 @@ fn unbinds() -> Vec<Row> {
         delete("unknown binding", "ready", "removed-1", 410, Body::Empty),
         delete("binding of another instance", "full", "bound-1", 410, Body::Empty),
         delete("unknown instance", "nobody", "never-2", 410, Body::Empty),
+        delete("an id that no binding can have", "ready", "UPPER", 400, Body::Says("lower case")),
+        delete("an id that no instance can have", "-", "never-1", 400, Body::Says("instance_id")),
         delete("suspended instance", "suspended", "suspended-1", 200, Body::Empty),
         delete("once nothing of it is left", "suspended", "suspended-1", 410, Body::Empty),
     ]
