@@ -35,6 +35,11 @@ impl Activity {
         UnderWay(self.clone())
     }
 
+    /// Whether a request is under way.
+    pub fn is(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) != self.ended.load(Ordering::Relaxed)
+    }
+
     /// Whether there was a request.
     pub fn was(&self) -> bool {
         self.begun.load(Ordering::Relaxed) > 0

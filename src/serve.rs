@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, Response};
+use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -26,10 +26,12 @@ use tower::ServiceExt as _;
 
 use crate::activity::Activity;
 use crate::ending::Ending;
+use crate::hangup;
 use crate::outgoing::Outgoing;
 use crate::reload::Current;
 use crate::telemetry::metrics::Metrics;
-use crate::tls::HTTP_2;
+use crate::tls::{self, HTTP_2};
+use crate::unread;
 
 /// Longest wait for a whole request head, also for the first byte of the next one.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -135,15 +137,22 @@ async fn connection(
     stop: CancellationToken,
 ) -> Option<Ending> {
     let Some(tls) = tls else { return over_http1(stream, router, stop).await };
+    let handshake = async {
+        if tls::is_plain_http(&stream).await? { Ok(Err(stream)) } else { tls.accept(stream).await.map(Ok) }
+    };
     let shaken = tokio::select! {
-        shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)) => shaken,
+        shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake) => shaken,
         () = stop.cancelled() => return None,
     };
     let failed = match shaken {
-        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(HTTP_2) => {
+        Ok(Ok(Ok(stream))) if stream.get_ref().1.alpn_protocol() == Some(HTTP_2) => {
             return over_http2(stream, router, stop).await;
         }
-        Ok(Ok(stream)) => return over_http1(stream, router, stop).await,
+        Ok(Ok(Ok(stream))) => return over_http1(stream, router, stop).await,
+        Ok(Ok(Err(stream))) => {
+            let _ = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls::refuse_plain_http(stream)).await;
+            "plain_http"
+        }
         // Who only looks whether the port is open, as health checks do.
         Ok(Err(error)) if error.kind() == ErrorKind::UnexpectedEof => return None,
         Ok(Err(_)) => "failed",
@@ -161,13 +170,22 @@ async fn over_http1(
     let activity = Arc::new(Activity::default());
     let answers = activity.clone();
     let service = service_fn(move |request| answer(router.clone(), answers.clone(), request));
+    let (stream, watcher) = hangup::watch(stream);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEAD as usize)
+        // The buffer may grow beyond its bound by what is read at once.
+        .max_header_size(MAX_HEAD as usize)
         .max_headers(MAX_FIELDS)
+        // It then reads nothing while it answers: whether the client has gone is for us to see.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
-    until_its_end(connection, &activity, &stop).await
+    tokio::select! {
+        biased;
+        ending = until_its_end(connection, &activity, &stop) => ending,
+        () = watcher.gone(|| activity.is()) => None,
+    }
 }
 
 async fn over_http2(
@@ -198,13 +216,30 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let under_way = activity.begin();
-    let response = router.oneshot(request.map(Body::new)).await?;
+    let told_to_wait = expects_continue(request.headers());
+    let mut body = None;
+    let request = request.map(|incoming| {
+        let (lent, lender) = unread::lend(incoming);
+        body = Some(lender);
+        Body::new(lent)
+    });
+    let mut response = router.oneshot(request).await?;
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // Who waits to be told to send its body, or was waited for in vain, sends none.
+    if let Some(body) = body.filter(|_| !told_to_wait && response.status() != StatusCode::REQUEST_TIMEOUT) {
+        body.drain().await;
+    }
     // Not in the body itself: nobody asks it for more while the client takes nothing.
     let overdue = AbortOnDropHandle::new(tokio::spawn(async move {
         tokio::time::sleep(WRITE).await;
         activity.unread.cancel();
     }));
     Ok(response.map(|body| Outgoing::holding(body, (under_way, overdue))))
+}
+
+/// Whether a client sends its body only when it is told to (RFC 9110, section 10.1.1).
+fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// Drives a connection until its client or we have had enough of it.
@@ -235,100 +270,5 @@ async fn until_its_end(
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::routing::get;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-    use super::*;
-
-    /// A connection on which one answer is never read ends, however busy it is besides.
-    static LARGE: [u8; 100_000] = [b'x'; 100_000];
-
-    #[tokio::test(start_paused = true)]
-    async fn who_does_not_read_is_cut_off() {
-        let (ours, theirs) = tokio::io::duplex(64 * 1024);
-        let router = Router::new()
-            .route("/large", get(async || axum::body::Bytes::from_static(&LARGE)))
-            .route("/empty", get(async || axum::http::StatusCode::NO_CONTENT));
-        let server = tokio::spawn(over_http2(theirs, router, CancellationToken::new()));
-        let mut client = h2::client::Builder::new();
-        // As little as can be, and never more.
-        client.initial_window_size(1);
-        let (client, connection) = client.handshake::<_, axum::body::Bytes>(ours).await.unwrap();
-        tokio::spawn(connection);
-        let ask = async |path: &str| {
-            let request = Request::get(format!("http://here{path}")).body(()).unwrap();
-            client.clone().ready().await?.send_request(request, true)?.0.await
-        };
-        let unread = ask("/large").await.unwrap();
-        let busy = async {
-            while ask("/empty").await.is_ok() {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        };
-        tokio::time::timeout(WRITE * 2, busy).await.expect("the connection ends");
-        assert_eq!(server.await.unwrap(), Some(Ending::Unread));
-        drop(unread);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn only_what_we_end_is_counted() {
-        let large = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "v".repeat(4 * MAX_HEAD as usize));
-        let whole = "GET / HTTP/1.1\r\nHost: here\r\n\r\n";
-        for (sent, stays, ending) in [
-            ("", false, None),
-            ("GET / HT", false, None),
-            (whole, false, None),
-            ("\x16\x03\x01 no HTTP\r\n\r\n", true, Some(Ending::Malformed)),
-            (&large, true, Some(Ending::HeadTooLarge)),
-            ("", true, Some(Ending::Timeout)),
-            ("GET / HT", true, Some(Ending::Timeout)),
-            (whole, true, Some(Ending::Idle)),
-        ] {
-            let (mut ours, theirs) = tokio::io::duplex(8 * MAX_HEAD as usize);
-            let router = Router::new().route("/", get(async || "here"));
-            let server = tokio::spawn(over_http1(theirs, router, CancellationToken::new()));
-            ours.write_all(sent.as_bytes()).await.unwrap();
-            if !stays {
-                ours.shutdown().await.unwrap();
-            }
-            assert_eq!(server.await.unwrap(), ending, "{:?}", sent.get(..9));
-        }
-    }
-
-    #[tokio::test]
-    async fn connections_beyond_the_bound_wait_for_a_place() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let metrics = Arc::<Metrics>::default();
-        let server = Server { name: "api", listener, tls: None, connections: 1, metrics: metrics.clone() };
-        let stop = CancellationToken::new();
-        let router = Router::new().route("/", get(async || "here"));
-        let running = tokio::spawn(server.serve(router, stop.clone(), Duration::ZERO));
-        let ask = async |stream: &mut TcpStream| {
-            stream.write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n").await.unwrap();
-            let mut answer = Vec::new();
-            while !answer.ends_with(b"here") {
-                assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0);
-            }
-        };
-        let mut first = TcpStream::connect(address).await.unwrap();
-        ask(&mut first).await;
-        let mut second = TcpStream::connect(address).await.unwrap();
-        {
-            let mut waits = pin!(ask(&mut second));
-            tokio::select! {
-                () = &mut waits => panic!("served beyond the bound"),
-                // Were it not bounded, the answer would be there before this one.
-                () = ask(&mut first) => {}
-            }
-            for line in ["connections{listener=\"api\"} 1\n", "connections_limit{listener=\"api\"} 1\n"] {
-                assert!(metrics.render().contains(&format!("kyma_bindings_{line}")), "{line}");
-            }
-            drop(first);
-            waits.await;
-        }
-        stop.cancel();
-        running.await.unwrap();
-    }
-}
+#[path = "serve_tests.rs"]
+mod tests;

@@ -1,11 +1,14 @@
 //! The certificate of the API's listener.
 
+use std::io;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{Error, ServerConfig};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 /// The protocol that a client may choose besides HTTP/1.1 (RFC 7301, RFC 9113).
 pub const HTTP_2: &[u8] = b"h2";
@@ -83,6 +86,41 @@ pub fn ends(pem: &[u8]) -> Option<Timestamp> {
     let certificate = CertificateDer::from_pem_slice(pem).ok()?;
     let (_, certificate) = x509_parser::parse_x509_certificate(&certificate).ok()?;
     Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
+}
+
+/// Whether a client that should shake hands speaks HTTP without TLS: a method begins with a letter, a record of TLS
+/// doesn't.
+///
+/// # Errors
+/// When it has gone, or says nothing more.
+pub async fn is_plain_http(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0];
+    match stream.peek(&mut first).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(first[0].is_ascii_alphabetic()),
+    }
+}
+
+/// The answer to such a request, whatever it asks for.
+const NO_TLS: &str =
+    r#"{"description":"this port speaks HTTP over TLS; ask again with https:// instead of http://"}"#;
+/// Most bytes of such a request that are read.
+const MAX_PLAIN: u64 = 64 * 1024;
+
+/// Tells a client that speaks HTTP without TLS what would be right, and reads on until it has taken that.
+///
+/// # Errors
+/// When it has gone.
+pub async fn refuse_plain_http(mut stream: TcpStream) -> io::Result<()> {
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n{NO_TLS}",
+        NO_TLS.len()
+    );
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await?;
+    // What is not read when a socket is closed resets the connection, and the answer may be lost.
+    tokio::io::copy(&mut stream.take(MAX_PLAIN), &mut tokio::io::sink()).await.map(drop)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What goes on after a 202, and bindings that take over from others.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use e2e::fake::{Death, Fake};
@@ -123,8 +123,15 @@ async fn a_client_that_hangs_up_leaves_nothing_that_was_refused() {
     stage.rotate("r-hangup", Some(dead.kubeconfig())).await.unwrap();
     let operator = stage.operator(program(), &["--create-timeout", "60s"]).await.unwrap();
     let osb = operator.osb();
+    let asked = Instant::now();
     let client = tokio::spawn(async move { osb.bind(&instance, "hangup-1", None).await.map(drop) });
     stage.condition("hangup-1", "Ready", "False", "ClusterUnreachable").await.unwrap();
+    // Who stops sending within a second of its request may only have said all that it has to say.
+    eventually("the request to be older than that", SOON, async || {
+        if asked.elapsed() > Duration::from_secs(2) { Ok(()) } else { Err("not yet") }
+    })
+    .await
+    .unwrap();
     client.abort();
     eventually("the access line", SOON, async || {
         let log = operator.log();

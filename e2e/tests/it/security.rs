@@ -28,7 +28,10 @@ fn the_tests_that_this_page_names_exist() {
     let named = quoted(&page, |word| fits(word) && word != "file::name");
     for name in &named {
         let (file, test) = name.split_once("::").unwrap();
-        let source = read(&format!("e2e/tests/it/{file}.rs"));
+        // A room of tests is one file, or a folder.
+        let room = format!("e2e/tests/it/{file}");
+        let folder = root().join(&room).is_dir();
+        let source = read(&if folder { format!("{room}/mod.rs") } else { format!("{room}.rs") });
         assert!(source.contains(&format!("fn {test}()")), "{name}");
     }
     let beside = quoted(&page, |word| word.starts_with("src/") && word.contains(".rs"));

@@ -1,5 +1,6 @@
 //! TLS on the listener: renewed without a failed request.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -8,6 +9,7 @@ use e2e::osb::client_trusting;
 use e2e::pki::{Identity, Pki};
 use e2e::stage::SOON;
 use e2e::{Operator, Osb, Stage, eventually};
+use futures::StreamExt as _;
 use reqwest::{Method, Version};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -155,11 +157,74 @@ async fn passwords_travel_over_tls_by_both_protocols() {
     }
     let stranger = Osb::trusting(operator.url(), Pki::generate("other").unwrap().ca_pem()).unwrap();
     assert!(stranger.fetch(&instance, "tls-1").await.is_err(), "the certificate is checked in this test");
-    let plain = format!("http://{}", address(&operator));
-    assert!(Osb::new(&plain).fetch(&instance, "tls-1").await.is_err(), "plain HTTP is not served");
     let (_, metrics) = operator.admin("/metrics").await.unwrap();
-    let failures = r#"kyma_bindings_tls_handshake_failures_total{reason="failed"} 2"#;
+    let failures = r#"kyma_bindings_tls_handshake_failures_total{reason="failed"} 1"#;
     assert!(metrics.contains(failures), "{metrics}");
+}
+
+#[tokio::test]
+async fn who_speaks_without_tls_is_told_so() {
+    let (stage, instance) = stage("plain-http").await;
+    let pki = Pki::generate("front").unwrap();
+    let mounted = Mounted::new(&files(&pki.server().unwrap()));
+    let operator = with_tls(&stage, &mounted, &[]).await;
+    let plain = Osb::new(&format!("http://{}", address(&operator)));
+    // With a body that is larger than what is read of it at once, too.
+    let large = Some(" ".repeat(48 * 1024));
+    for body in [None, large] {
+        let path = format!("/v2/service_instances/{instance}/service_bindings/plain-http-1");
+        let told = plain.request(Method::PUT, &path, body).await.unwrap();
+        assert_eq!((told.status, told.headers["x-content-type-options"].as_bytes()), (400, &b"nosniff"[..]));
+        assert!(told.description().contains("https://"), "{}", told.description());
+    }
+    let (_, metrics) = operator.admin("/metrics").await.unwrap();
+    let failures = r#"kyma_bindings_tls_handshake_failures_total{reason="plain_http"} 2"#;
+    assert!(metrics.contains(failures), "{metrics}");
+}
+
+/// Exit status and status of HTTP of so many PUTs by the distribution's curl, each with a body of 20 KiB.
+async fn curl(url: &str, body: &Path, more: &[&str], count: usize) -> Vec<(Option<i32>, String)> {
+    let put = async |_| {
+        let data = format!("@{}", body.display());
+        let common = ["-sS", "-k", "--http2", "-X", "PUT", "--data-binary", &data, "-o", "/dev/null"];
+        let mut curl = tokio::process::Command::new("curl");
+        let ended =
+            curl.args(common).args(["-w", "%{http_version} %{http_code}"]).args(more).arg(url).output();
+        let ended = ended.await.unwrap();
+        (ended.status.code(), String::from_utf8_lossy(&[ended.stdout, ended.stderr].concat()).into_owned())
+    };
+    futures::stream::iter(0..count).map(put).buffer_unordered(4).collect().await
+}
+
+#[tokio::test]
+async fn curl_gets_each_refusal_that_comes_before_its_body_was_read() {
+    let (stage, instance) = stage("early").await;
+    let pki = Pki::generate("front").unwrap();
+    let mounted = Mounted::new(&files(&pki.server().unwrap()));
+    let users = Mounted::new(&[("htpasswd", &htpasswd(&[("anna", "right")]))]);
+    let args = ["--auth", "basic", "--htpasswd-file", &users.path("htpasswd")];
+    let operator = with_tls(&stage, &mounted, &args).await;
+    let dir = e2e::WorkDir::new("early").unwrap();
+    let body = dir.path().join("body");
+    std::fs::write(&body, "x".repeat(20 * 1024)).unwrap();
+    let osb = Osb::trusting(operator.url(), pki.ca_pem()).unwrap();
+    let (here, odd) = (osb.url(&instance, "early-1"), osb.url(&instance, "ODD"));
+    let version = ["-H", "X-Broker-API-Version: 2.17"];
+    let user = ["-u", "anna:right"];
+    let both = [version, user].concat();
+    let packed = [&both[..], &["-H", "Content-Encoding: gzip"]].concat();
+    for (url, more, status) in [
+        (&here, &version[..], "401"),
+        (&here, &user[..], "412"),
+        (&odd, &both[..], "400"),
+        (&here, &packed[..], "415"),
+        (&here.replace("/v2/", "/v9/"), &both[..], "404"),
+    ] {
+        let answers = curl(url, &body, more, 100).await;
+        let lost: Vec<_> =
+            answers.iter().filter(|answer| **answer != (Some(0), format!("2 {status}"))).collect();
+        assert!(lost.is_empty(), "{status}: {} of {} are lost: {:?}", lost.len(), answers.len(), lost[0]);
+    }
 }
 
 #[tokio::test]
