@@ -141,13 +141,24 @@ impl Installed {
     /// # Errors
     /// When Helm fails.
     pub async fn upgrade_to(&self, chart: &Path, sets: &[&str]) -> Result<String> {
+        self.on_chart(&["upgrade", "--install", "--wait", PATIENCE, RELEASE], chart, sets).await
+    }
+
+    /// What Helm would install, without a release.
+    ///
+    /// # Errors
+    /// When Helm fails.
+    pub async fn rendered(&self) -> Result<String> {
+        self.on_chart(&["template", RELEASE], &chart(), &[]).await
+    }
+
+    async fn on_chart(&self, what: &[&str], chart: &Path, sets: &[&str]) -> Result<String> {
         let chart = chart.to_str().context("the path of the chart")?;
         let repository = format!("image.repository={REPOSITORY}");
         let users = format!("auth.basic.existingSecret={USERS}");
         let access = ["auth.methods={basic}", "auth.basic.allowWithoutTls=true", &users, &repository];
-        let upgrade = ["upgrade", "--install", RELEASE, chart, "--wait", PATIENCE];
         let sets = access.iter().chain(sets).flat_map(|set| ["--set", set]);
-        self.helm(&upgrade.into_iter().chain(sets).collect::<Vec<_>>()).await
+        self.helm(&what.iter().copied().chain([chart]).chain(sets).collect::<Vec<_>>()).await
     }
 
     /// A way to the release's Service, and a client of it who is let in.

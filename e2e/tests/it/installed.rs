@@ -127,6 +127,44 @@ async fn what_a_former_chart_has_made_stays() {
     stage.gone("of-old", PATIENCE).await.unwrap();
 }
 
+#[tokio::test]
+#[ignore = "nodes: needs root"]
+async fn deleted_as_argo_cd_does_it_leaves_no_access() {
+    let installed = Installed::prepare().await.unwrap();
+    let rendered = installed.rendered().await.unwrap();
+    let of = |hooks: bool| {
+        let documents = rendered.split("\n---\n").filter(|text| text.contains("\nkind: "));
+        let which = documents.filter(|text| {
+            let hook = text.contains("helm.sh/hook: ");
+            if hooks { text.contains("argocd.argoproj.io/hook: PreDelete") } else { !hook }
+        });
+        let file = installed.nodes().cluster().dir().join(format!("argocd-{hooks}.yaml"));
+        fs::write(&file, which.collect::<Vec<_>>().join("\n---\n")).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let (objects, hooks) = (of(false), of(true));
+    installed.kubectl(&["apply", "--server-side", "-f", &objects]).await.unwrap();
+    for component in ["broker", "controller"] {
+        let deployment = format!("deployment/{FULL_NAME}-{component}");
+        installed
+            .kubectl(&["rollout", "status", "-n", NAMESPACE, &deployment, "--timeout=120s"])
+            .await
+            .unwrap();
+    }
+    let bound = installed.broker().await.unwrap().osb().bound(INSTANCE, "in-git").await.unwrap();
+    let kubeconfig = outside(bound.kubeconfig().unwrap());
+    assert_eq!(prove(&kubeconfig).await.unwrap(), "managed");
+
+    installed.kubectl(&["create", "-f", &hooks]).await.unwrap();
+    let job = format!("job/{FULL_NAME}-cleanup");
+    let wait = ["wait", "-n", NAMESPACE, "--for=condition=Complete", "--timeout=120s", &job];
+    installed.kubectl(&wait).await.unwrap();
+    prove_refused(&kubeconfig).await.unwrap();
+    // Nothing holds up any of them, not even the CRD.
+    installed.kubectl(&["delete", "-f", &objects, "--timeout=60s"]).await.unwrap();
+    installed.kubectl(&["delete", "-f", &hooks, "--timeout=60s"]).await.unwrap();
+}
+
 /// The chart as if an earlier version of it had had a CRD without columns.
 fn former_chart(dir: &Path) -> std::path::PathBuf {
     let former = dir.join("kyma-bindings");
