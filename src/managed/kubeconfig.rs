@@ -96,7 +96,21 @@ fn read(yaml: &[u8]) -> Result<Node, Refusal> {
     if yaml.len() > MAX_SIZE {
         return Err(Refusal::TooLarge);
     }
-    yaml::read(std::str::from_utf8(yaml).map_err(|_| Refusal::Unreadable)?)
+    yaml::read(&text(yaml).ok_or(Refusal::Unreadable)?)
+}
+
+/// As YAML and kubectl have it: UTF-8, or UTF-16 if its mark is in front, as shells of Windows write files.
+fn text(bytes: &[u8]) -> Option<Zeroizing<String>> {
+    let utf16 = |rest: &[u8], unit: fn([u8; 2]) -> u16| {
+        let (units, []) = rest.as_chunks() else { return None };
+        char::decode_utf16(units.iter().copied().map(unit)).collect::<Result<_, _>>().ok()
+    };
+    let text = match bytes {
+        [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes),
+        _ => std::str::from_utf8(bytes).ok().map(str::to_owned),
+    };
+    text.map(Zeroizing::new)
 }
 
 fn access(file: &Node) -> Result<Access, Refusal> {

@@ -154,6 +154,7 @@ const ELSE: &str = "
 ## Taken though kubectl refuses it
 
 - A kubeconfig without `current-context`, or with an empty one, that has one context: that one counts.
+- An empty YAML document before it.
 - Anything at all in a cluster, user or context that the current context doesn't lead to.
 ";
 

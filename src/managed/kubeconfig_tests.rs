@@ -226,7 +226,7 @@ fn what_is_not_a_kubeconfig_is_refused_without_quoting_it() {
         assert!(!refusal.to_string().contains("hunter2"));
     }
     assert!(matches!(accept(&vec![b' '; MAX_SIZE + 1]), Err(Refusal::TooLarge)));
-    assert!(matches!(accept(b"\xff\xfe"), Err(Refusal::Unreadable)));
+    assert!(matches!(accept(b"\xff\xfd"), Err(Refusal::Unreadable)));
     for user in
         ["token: ' a'", "token: 'a b'", "token: \"a\\nb\"", "token: \"a\\n\"", "token: ä", "token: ' '"]
     {
@@ -297,7 +297,14 @@ fn yaml_is_read_as_kubectl_reads_it() {
     };
     assert_eq!(token(&good.replace('\n', "\r\n")), "abc");
     assert_eq!(token(&format!("\u{feff}{good}")), "abc");
+    let marked = format!("\u{feff}{good}");
+    for bytes in [u16::to_le_bytes, u16::to_be_bytes] {
+        let utf16: Vec<_> = marked.encode_utf16().flat_map(bytes).collect();
+        assert!(accept(&utf16).is_ok());
+        assert!(matches!(accept(&utf16[..utf16.len() - 1]), Err(Refusal::Unreadable)), "half a character");
+    }
     assert_eq!(token(&format!("---\n# of a tool\n{good}...\n")), "abc");
+    assert_eq!(token(&format!("{good}---\n# nothing more\n")), "abc");
     assert_eq!(token(&with(&cluster(), "token: def, token: abc")), "abc", "the last counts");
     assert_eq!(token(&with(&cluster(), "<<: {token: def}, token: abc")), "abc");
     assert_eq!(token(&with(&cluster(), "token: abc, <<: {token: def}")), "abc");

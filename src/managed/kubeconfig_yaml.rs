@@ -34,11 +34,14 @@ pub(super) fn read(text: &str) -> Result<Node, Refusal> {
         with_snippet: false,
     };
     options.alias_limits.max_total_replayed_events = MAX_ALIASED;
-    // A parser's message quotes source lines, and these hold keys: it ends here.
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| match error.without_snippet() {
-        serde_saphyr::Error::MultipleDocuments { .. } => Refusal::Documents,
-        _ => Refusal::Unreadable,
-    })
+    // A parser's message quotes source lines, and these hold keys: it ends here. Empty documents are none.
+    let mut documents: Vec<Node> =
+        serde_saphyr::from_multiple_with_options(text, options).map_err(|_| Refusal::Unreadable)?;
+    match (documents.pop(), documents.is_empty()) {
+        (Some(only), true) => Ok(only),
+        (None, _) => Ok(Node::Absent),
+        (Some(_), false) => Err(Refusal::Documents),
+    }
 }
 
 impl Node {

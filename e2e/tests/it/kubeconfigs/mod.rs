@@ -11,10 +11,13 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use e2e::stage::prove;
 use e2e::{Binaries, Osb, Stage};
 use futures::{StreamExt as _, stream};
-use serde_json::Value;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::world::{program, world};
@@ -68,8 +71,12 @@ impl Kubectl {
 }
 
 async fn register(stage: &Stage<'_>, number: usize, kubeconfig: &[u8]) {
-    let text = std::str::from_utf8(kubeconfig).unwrap();
-    stage.register(&format!("i-corpus-{number}"), &format!("r-corpus-{number}"), text).await.unwrap();
+    let runtime = format!("r-corpus-{number}");
+    stage.register(&format!("i-corpus-{number}"), &runtime, "").await.unwrap();
+    // Byte for byte, as `kubectl create secret --from-file` has it; not all of them are UTF-8.
+    let patch = Patch::Merge(json!({"data": {"config": STANDARD.encode(kubeconfig)}}));
+    let name = format!("kubeconfig-{runtime}");
+    stage.instance_secrets().patch(&name, &PatchParams::default(), &patch).await.unwrap();
 }
 
 /// Whether a binding is made for an instance, whose kubeconfig works; or why not.
@@ -96,9 +103,8 @@ fn said(kubeconfig: &str) -> (String, String, String) {
 }
 
 async fn check_what_is_handed_out(kubeconfig: &str) {
-    use base64::Engine as _;
     let (server, ca, token) = said(kubeconfig);
-    let pem = base64::engine::general_purpose::STANDARD.decode(ca).unwrap();
+    let pem = STANDARD.decode(ca).unwrap();
     let pem = String::from_utf8(pem).unwrap();
     for block in pem.split_inclusive("-----END CERTIFICATE-----\n") {
         let body = block.strip_prefix("-----BEGIN CERTIFICATE-----\n");

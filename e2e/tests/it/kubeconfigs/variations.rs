@@ -274,6 +274,8 @@ const TEXTS: &[(&str, &str, &str, &str)] = &[
     ("preferences: null", "kind: Config", "kind: Config\npreferences: null\nextensions: null", ""),
     ("more than 256 KiB", "kind: Config", "kind: Config\n${padding}", "meant: it is larger than 256 KiB"),
     ("a second document", "", "---\nkind: Config\n", "meant: it is more than one YAML document"),
+    ("an empty document behind", "", "---\n# nothing more\n", ""),
+    ("an empty document before", "apiVersion", "---\n---\napiVersion", "ours"),
     ("marks of a document", "apiVersion", "---\n# a comment\napiVersion", ""),
     ("no YAML", "kind: Config", "kind: [", "neither: it is not YAML or JSON"),
 ];
@@ -327,6 +329,14 @@ pub fn all(given: &Given) -> Vec<Case> {
         ("no line break at the end", filled.trim_end().to_owned()),
     ] {
         cases.push(Case { name: name.to_owned(), text: text.into_bytes(), expected: Expected::Both });
+    }
+    for (name, bytes) in [
+        ("UTF-16, as a shell of Windows writes it", u16::to_le_bytes as fn(u16) -> [u8; 2]),
+        ("UTF-16 in the other order", u16::to_be_bytes),
+    ] {
+        let text = format!("\u{feff}{}", filled.replace('\n', "\r\n"));
+        let text = text.encode_utf16().flat_map(bytes).collect();
+        cases.push(Case { name: name.to_owned(), text, expected: Expected::Both });
     }
     // A user and a password in the URL count before a token, but not before a certificate.
     let userinfo = CLUSTER.replace("${server}", "https://a:b@${host}");
