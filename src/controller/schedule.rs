@@ -11,6 +11,8 @@ struct Slot {
     /// Which cluster the instance has.
     cluster: String,
     busy: bool,
+    /// The last binding that was looked at, where a sweep didn't come to all of them.
+    looked_at: Option<String>,
 }
 
 /// The clusters that can be reached, and when each is due.
@@ -49,7 +51,7 @@ impl Schedule {
     fn put(&mut self, instance: &str, cluster: Option<String>, due: Timestamp) {
         match cluster {
             Some(cluster) => {
-                self.slots.insert(instance.to_owned(), Slot { due, cluster, busy: false });
+                self.slots.insert(instance.to_owned(), Slot { due, cluster, busy: false, looked_at: None });
             }
             None => {
                 self.slots.remove(instance);
@@ -68,10 +70,18 @@ impl Schedule {
         Some(instance.clone())
     }
 
-    /// A sweep has ended; `again` says when to look again sooner than in an interval.
-    pub fn done(&mut self, instance: &str, again: Option<Timestamp>) {
+    /// The last binding that the sweep before looked at, if it didn't come to all of them.
+    #[must_use]
+    pub fn looked_at(&self, instance: &str) -> Option<String> {
+        self.slots.get(instance)?.looked_at.clone()
+    }
+
+    /// A sweep has ended; `again` says when to look again sooner than in an interval, `looked_at` after which
+    /// binding the next one goes on.
+    pub fn done(&mut self, instance: &str, again: Option<Timestamp>, looked_at: Option<String>) {
         if let Some(slot) = self.slots.get_mut(instance) {
             slot.busy = false;
+            slot.looked_at = looked_at;
             slot.due = again.map_or(slot.due, |again| again.min(slot.due));
         }
     }
@@ -96,7 +106,7 @@ mod tests {
     }
 
     fn drain(schedule: &mut Schedule, now: i64) -> usize {
-        std::iter::from_fn(|| schedule.take(at(now)).inspect(|i| schedule.done(i, None))).count()
+        std::iter::from_fn(|| schedule.take(at(now)).inspect(|i| schedule.done(i, None, None))).count()
     }
 
     #[test]
@@ -117,7 +127,7 @@ mod tests {
         let mut schedule = schedule();
         schedule.changed("i", Some("r1".into()), at(5));
         assert_eq!(schedule.take(at(5)).as_deref(), Some("i"));
-        schedule.done("i", None);
+        schedule.done("i", None, None);
         schedule.changed("i", Some("r1".into()), at(6));
         assert_eq!(schedule.take(at(6)), None, "a rotated kubeconfig is no other cluster");
         schedule.changed("i", Some("r2".into()), at(7));
@@ -135,7 +145,10 @@ mod tests {
         assert!(schedule.take(at(0)).is_some());
         assert_eq!(schedule.take(at(10_000)), None);
         assert_eq!(schedule.next(), None);
-        schedule.done("i", Some(at(30)));
+        schedule.done("i", Some(at(30)), Some("b".into()));
         assert_eq!(schedule.next(), Some(at(30)));
+        assert_eq!(schedule.looked_at("i").as_deref(), Some("b"));
+        schedule.changed("i", Some("another".into()), at(40));
+        assert_eq!(schedule.looked_at("i"), None, "another cluster begins anew");
     }
 }

@@ -93,6 +93,17 @@ pub fn settled(knowledge: Knowledge, times: Times) -> Result<Timestamp, Refusal>
     settled.then_some(whole_since).ok_or(Refusal::JustListed)
 }
 
+/// The bindings of a cluster in the order in which one sweep looks at them: it goes on after the one at which
+/// the sweep before stopped, so each has its turn, however few one sweep comes to.
+pub fn in_turn<T>(mut bindings: Vec<T>, name: impl Fn(&T) -> &str, looked_at: Option<&str>) -> Vec<T> {
+    bindings.sort_by(|one, other| name(one).cmp(name(other)));
+    if let Some(last) = looked_at {
+        let next = bindings.partition_point(|binding| name(binding) <= last);
+        bindings.rotate_left(next);
+    }
+    bindings
+}
+
 /// How many of so many bindings may be orphans.
 fn bearable(all: usize) -> usize {
     FEW.max(all / SHARE)
@@ -267,6 +278,37 @@ mod tests {
                 removed += allowed;
                 prop_assert!(removed <= FEW.max(bindings / SHARE));
             }
+        }
+    }
+
+    #[test]
+    fn a_sweep_goes_on_where_the_one_before_stopped() {
+        let order = |names: &[&'static str], last| in_turn(names.to_vec(), |name| name, last).concat();
+        assert_eq!(order(&["c", "a", "b"], None), "abc");
+        assert_eq!(order(&["c", "a", "b"], Some("a")), "bca");
+        assert_eq!(order(&["c", "a", "d"], Some("b")), "cda", "the one at which it stopped is gone");
+        assert_eq!(order(&["c", "a", "b"], Some("c")), "abc");
+        assert_eq!(order(&[], Some("c")), "");
+    }
+
+    proptest! {
+        /// Sweeps that come to a few bindings each, while others come and go: whoever stays is looked at in each
+        /// round of sweeps.
+        #[test]
+        fn each_binding_has_its_turn(few in 1..8_usize, all in 1..60_usize, guests in vec(0..100_u32, 0..60)) {
+            let staying: Vec<_> = (0..all).map(|i| format!("b{i:02}")).collect();
+            let (mut looked_at, mut seen) = (None, std::collections::HashSet::new());
+            // Who comes and goes takes at most one place of each sweep.
+            let sweeps = if few == 1 { 2 * all + guests.len() } else { all.div_ceil(few - 1) } + 1;
+            for sweep in 0..sweeps {
+                let mut there = staying.clone();
+                there.extend(guests.get(sweep).map(|guest| format!("b{guest:02}x")));
+                let done: Vec<_> =
+                    in_turn(there, |name| name.as_str(), looked_at.as_deref()).into_iter().take(few).collect();
+                looked_at = done.last().cloned();
+                seen.extend(done);
+            }
+            prop_assert!(staying.iter().all(|name| seen.contains(name)));
         }
     }
 

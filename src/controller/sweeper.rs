@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::context::Context;
@@ -31,8 +31,10 @@ use crate::managed::{Cluster, Failure, Owner};
 const AT_ONCE: usize = 4;
 /// Shortest time between the beginnings of two.
 const PACE: Duration = Duration::from_millis(50);
-/// Longest sweep: its calls have deadlines of their own, but there may be many.
+/// Longest search for orphans and their removal: the calls have deadlines of their own, but there may be many.
 const LONGEST: Duration = Duration::from_mins(1);
+/// Longest look at what belongs to bindings; the next sweep goes on from there. Longer than any one call.
+const LONGEST_LOOK: Duration = Duration::from_secs(30);
 
 /// Why a sweep did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -63,16 +65,16 @@ pub async fn run(ctx: Arc<Context>, changes: &Touched) {
         while sweeps.len() < AT_ONCE {
             let Some(instance) = schedule.take(clock::now()) else { break };
             pace.tick().await;
-            let sweep =
-                AbortOnDropHandle::new(tokio::spawn(sweep(ctx.clone(), fuse.clone(), instance.clone())));
+            let turn = sweep(ctx.clone(), fuse.clone(), instance.clone(), schedule.looked_at(&instance));
+            let sweep = AbortOnDropHandle::new(tokio::spawn(turn));
             // A panic ends that one sweep alone.
             sweeps.spawn(async move { (instance, sweep.await.unwrap_or_default()) });
         }
         let next = if sweeps.len() < AT_ONCE { schedule.next() } else { None };
         tokio::select! {
             () = changes.told() => {}
-            Some(done) = sweeps.join_next() => if let Ok((instance, again)) = done {
-                schedule.done(&instance, again);
+            Some(done) = sweeps.join_next() => if let Ok((instance, Swept { again, looked_at })) = done {
+                schedule.done(&instance, again, looked_at);
             },
             () = until(next) => {}
         }
@@ -89,23 +91,65 @@ fn cluster_of(ctx: &Context, instance: &str) -> Option<String> {
     ctx.instances.state(instance).reachable().map(|(target, _)| target.runtime_id.clone())
 }
 
-/// One sweep, counted and said; returns when to look again sooner than in an interval.
-async fn sweep(ctx: Arc<Context>, fuse: Arc<Mutex<Fuse>>, instance: String) -> Option<Timestamp> {
+/// How a sweep ended.
+#[derive(Default)]
+struct Swept {
+    /// When to look again sooner than in an interval.
+    again: Option<Timestamp>,
+    /// After which binding the next one goes on.
+    looked_at: Option<String>,
+}
+
+/// What a sweep found in one cluster.
+struct Listed {
+    cluster: Arc<Cluster>,
+    /// Bindings that were issued before the cluster was asked, so they must be in its answer.
+    issued: Vec<Owner>,
+    found: Vec<Marked>,
+}
+
+/// One sweep, counted and said: orphans first, however much there is to look at beside them.
+async fn sweep(
+    ctx: Arc<Context>,
+    fuse: Arc<Mutex<Fuse>>,
+    instance: String,
+    looked_at: Option<String>,
+) -> Swept {
     let state = ctx.instances.state(&instance);
-    let (_, kubeconfig) = state.reachable()?;
-    let swept = async {
-        let swept = sweep_once(&ctx, &fuse, &instance, kubeconfig).await;
-        match swept {
-            Err(Stopped::Cluster(failure)) => {
-                if ctx.note::<()>(&instance, kubeconfig, &Err(failure.clone())).await {
-                    return sweep_once(&ctx, &fuse, &instance, kubeconfig).await;
-                }
-                Err(failure.into())
+    let Some((_, kubeconfig)) = state.reachable() else { return Swept::default() };
+    let until = Instant::now() + LONGEST;
+    let listed = async {
+        match list(&ctx, &instance, kubeconfig).await {
+            Err(Stopped::Cluster(failure)) if note(&ctx, &instance, kubeconfig, &failure).await => {
+                list(&ctx, &instance, kubeconfig).await
             }
-            swept => swept,
+            listed => listed,
         }
     };
-    let swept = tokio::time::timeout(LONGEST, swept).await.unwrap_or(Err(Failure::TimedOut.into()));
+    let listed = timeout_at(until, listed).await.unwrap_or(Err(Failure::TimedOut.into()));
+    let (swept, looked_at) = match listed {
+        Err(stopped) => (Err(stopped), looked_at),
+        Ok(listed) => {
+            let whole = doubt_others(&ctx, &listed).await;
+            let removed = timeout_at(until, remove_orphans(&ctx, &fuse, &listed)).await;
+            let removed = removed.unwrap_or(Err(Failure::TimedOut.into()));
+            let (looked, looked_at) = look_after(&ctx, &listed.cluster, whole, looked_at).await;
+            (removed.and_then(|removed| Ok(looked.map(|()| removed)?)), looked_at)
+        }
+    };
+    if let Err(Stopped::Cluster(failure)) = &swept {
+        note(&ctx, &instance, kubeconfig, failure).await;
+    }
+    Swept { again: say(&ctx, &instance, swept), looked_at }
+}
+
+/// Takes note of a cluster's failure; true when it is worth another try at once.
+async fn note(ctx: &Context, instance: &str, kubeconfig: &KubeconfigRef, failure: &Failure) -> bool {
+    ctx.note::<()>(instance, kubeconfig, &Err(failure.clone())).await
+}
+
+/// Counts and says how a sweep went; returns when to look again sooner than in an interval.
+fn say(ctx: &Context, instance: &str, swept: Result<usize, Stopped>) -> Option<Timestamp> {
     let result = match &swept {
         Ok(0) => "clean",
         Ok(_) => "removed",
@@ -134,22 +178,19 @@ async fn sweep(ctx: Arc<Context>, fuse: Arc<Mutex<Fuse>>, instance: String) -> O
     None
 }
 
-/// How many bindings' leftovers were removed.
-async fn sweep_once(
-    ctx: &Context,
-    fuse: &Mutex<Fuse>,
-    instance: &str,
-    kubeconfig: &KubeconfigRef,
-) -> Result<usize, Stopped> {
+async fn list(ctx: &Context, instance: &str, kubeconfig: &KubeconfigRef) -> Result<Listed, Stopped> {
     sweep::settled(ctx.ledger.lock().knowledge(), times(ctx))?;
     let cluster = ctx.clients.get(kubeconfig).await?;
-    // Before the cluster is asked: what was issued by then must be in its answer.
     let issued = issued(ctx, instance, &cluster);
     let namespace = &ctx.settings.managed_namespace;
     let lives = issued.iter().map(|owner| owner.uid.as_str()).collect();
     let found = inventory(&cluster.wire, &ctx.control_plane, &lives, namespace).await?;
-    look_after(ctx, &cluster, &issued, &found).await?;
-    let orphans = orphans(ctx, &found)?;
+    Ok(Listed { cluster, issued, found })
+}
+
+/// How many bindings' leftovers were removed.
+async fn remove_orphans(ctx: &Context, fuse: &Mutex<Fuse>, listed: &Listed) -> Result<usize, Stopped> {
+    let orphans = orphans(ctx, &listed.found)?;
     for orphan in &orphans {
         // The last word is the control plane's own: a watch can be behind.
         let now = ctx.plane.binding(orphan.binding.as_str()).await?;
@@ -160,7 +201,7 @@ async fn sweep_once(
     let (wished, bindings) = (orphans.len(), ctx.ledger.lock().knowledge().bindings);
     let allowed = fuse.lock().allow(wished, bindings, times(ctx));
     for orphan in orphans.iter().take(allowed) {
-        remove(ctx, &cluster, orphan).await?;
+        remove(ctx, &listed.cluster, orphan).await?;
         ctx.metrics.orphans_removed(1);
     }
     if allowed < wished {
@@ -184,32 +225,62 @@ fn issued(ctx: &Context, instance: &str, cluster: &Cluster) -> Vec<Owner> {
     known.filter_map(|binding| ctx.owner(&binding).ok()).collect()
 }
 
-/// Has those looked at whose access is not as it was made. What to do about it is decided in the
-/// binding's own round, which looks for itself.
+/// Has a binding looked at whose access is not as it was made. What to do about it is decided in the binding's own
+/// round, which looks for itself.
+async fn doubt(ctx: &Context, owner: &Owner) {
+    ctx.ledger.lock().update(&owner.uid, |entry| entry.doubted = true);
+    // Nobody listens any more only while the process ends.
+    let _ = ctx.look.send(owner.binding.to_string()).await;
+}
+
+/// Doubts those that miss an object, which needs no call, and returns the others.
+async fn doubt_others<'a>(ctx: &Context, listed: &'a Listed) -> Vec<&'a Owner> {
+    let is_whole = |owner: &&Owner| {
+        listed.found.iter().any(|marked| {
+            marked.binding == owner.binding && marked.binding_uid == owner.uid && marked.is_whole()
+        })
+    };
+    let (whole, others): (Vec<_>, Vec<_>) = listed.issued.iter().partition(is_whole);
+    for owner in others {
+        doubt(ctx, owner).await;
+    }
+    whole
+}
+
+/// Looks at the role bindings and roles of the bindings, one after the other, as long as there is time. Returns after
+/// which one the next sweep goes on, unless this one came to all of them.
 async fn look_after(
     ctx: &Context,
     cluster: &Cluster,
-    issued: &[Owner],
-    found: &[Marked],
-) -> Result<(), Failure> {
-    for owner in issued {
-        let whole = found.iter().any(|marked| {
-            marked.binding == owner.binding && marked.binding_uid == owner.uid && marked.is_whole()
-        });
-        let bound = Bound::new(cluster, owner, &ctx.settings.managed_namespace);
-        if whole {
-            let (intact, changed) = futures::try_join!(bound.is_intact(), bound.is_changed())?;
-            if let Some(changed) = changed {
-                let rules = if changed { Rules::Changed } else { Rules::AsMade };
-                ctx.ledger.lock().update(&owner.uid, |entry| entry.rules = rules);
-            }
-            if intact {
-                continue;
-            }
+    bindings: Vec<&Owner>,
+    looked_at: Option<String>,
+) -> (Result<(), Failure>, Option<String>) {
+    let until = Instant::now() + LONGEST_LOOK;
+    let (all, mut last) = (bindings.len(), looked_at);
+    let in_turn = sweep::in_turn(bindings, |owner| owner.binding.as_str(), last.as_deref());
+    for (number, owner) in in_turn.into_iter().enumerate() {
+        let Ok(looked) = timeout_at(until, look_at(ctx, cluster, owner)).await else {
+            tracing::info!(looked_at = number, all, "the next sweep looks at the rest");
+            return (Ok(()), last);
+        };
+        // One that fails must not keep those behind it from being looked at.
+        last = Some(owner.binding.to_string());
+        if looked.is_err() {
+            return (looked, last);
         }
-        ctx.ledger.lock().update(&owner.uid, |entry| entry.doubted = true);
-        // Nobody listens any more only while the process ends.
-        let _ = ctx.look.send(owner.binding.to_string()).await;
+    }
+    (Ok(()), None)
+}
+
+async fn look_at(ctx: &Context, cluster: &Cluster, owner: &Owner) -> Result<(), Failure> {
+    let bound = Bound::new(cluster, owner, &ctx.settings.managed_namespace);
+    let (intact, changed) = futures::try_join!(bound.is_intact(), bound.is_changed())?;
+    if let Some(changed) = changed {
+        let rules = if changed { Rules::Changed } else { Rules::AsMade };
+        ctx.ledger.lock().update(&owner.uid, |entry| entry.rules = rules);
+    }
+    if !intact {
+        doubt(ctx, owner).await;
     }
     Ok(())
 }
