@@ -78,8 +78,10 @@ reasons! {
     PlanNotBindable,
     /// The lifetime is outside of what this operator grants.
     ExpirationRefused,
-    /// The instance has as many unexpired bindings as it may have.
+    /// As many unexpired bindings of the instance were issued as it may have.
     LimitReached,
+    /// All places of the instance are held, but not all by bindings that were issued: it has the first that is free.
+    WaitingForPlace,
     /// An object of our name exists and isn't ours.
     ForeignObject,
     /// No connection to the managed cluster, or it has no kubeconfig for the moment.

@@ -195,6 +195,7 @@ pub fn refusal(reason: Reason) -> Option<StatusCode> {
         Reason::Pending
         | Reason::Accepted
         | Reason::Issued
+        | Reason::WaitingForPlace
         | Reason::ClusterUnreachable
         | Reason::ClusterTimedOut
         | Reason::ClusterUnauthorized
@@ -302,6 +303,7 @@ mod tests {
         assert_eq!(refused(Reason::InstanceAmbiguous), (StatusCode::SERVICE_UNAVAILABLE, None, Some(10)));
         assert_eq!(Problem::Concurrency.answer().1, Some("ConcurrencyError"));
         assert_eq!(Problem::Version.answer().0, 412);
+        assert_eq!(refusal(Reason::WaitingForPlace), None, "it may have its place yet");
         assert_eq!(Problem::SecretMissing.answer(), (StatusCode::SERVICE_UNAVAILABLE, None, Some(1)));
     }
 

@@ -47,9 +47,38 @@ impl Backoff {
     }
 }
 
+/// How a step that failed is tried again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Retry {
+    /// What it is tried with; see [`super::decide::circumstances`].
+    pub with: String,
+    /// When it makes way for the end of the binding. `None` where it is that end: it waits as any other.
+    pub end: Option<Timestamp>,
+}
+
+impl Retry {
+    /// When to look again after a failure that asks for such a wait.
+    #[must_use]
+    pub fn pause(&self, wait: Duration, now: Timestamp) -> Duration {
+        let left = self.end.map(|end| Duration::try_from(end.duration_since(now)).unwrap_or_default());
+        left.map_or(wait, |left| wait.min(left))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_try_makes_way_for_the_end_and_the_end_waits_for_its_own_failures() {
+        let now = Timestamp::UNIX_EPOCH;
+        let minute = Duration::from_mins(1);
+        let until = |second| Retry { with: String::new(), end: Some(now + Duration::from_secs(second)) };
+        assert_eq!(until(90).pause(minute, now), minute);
+        assert_eq!(until(30).pause(minute, now), Duration::from_secs(30));
+        assert_eq!(until(30).pause(minute, now + Duration::from_secs(31)), Duration::ZERO, "it is over");
+        assert_eq!(Retry::default().pause(minute, now), minute);
+    }
 
     #[test]
     fn waits_grow_from_one_second_to_five_minutes_and_start_anew_after_success() {

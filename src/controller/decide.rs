@@ -204,9 +204,13 @@ pub fn latest_end(binding: &KymaBinding) -> Option<Timestamp> {
     binding.created_at()?.checked_add(asked + asked + GRACE).ok()
 }
 
-/// What a try depends on beside the time: when it changes, a failed try is worth another at once.
+/// What a try depends on beside the time: when it changes, a failed try is worth another at once. So the end of a
+/// binding waits for nothing that failed before, and only for its own failures.
 #[must_use]
-pub fn circumstances(binding: &KymaBinding, instance: &State) -> String {
+pub fn circumstances(step: &Step, binding: &KymaBinding, instance: &State) -> String {
+    if let Step::Delete(why) = step {
+        return format!("end/{}", why.as_str());
+    }
     let instance = match instance {
         State::Ready(Target { runtime_id, kubeconfig, .. })
         | State::Suspended(Target { runtime_id, kubeconfig, .. }) => {

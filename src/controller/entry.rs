@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::backoff::Backoff;
-use super::limit::Guest;
+use super::limit::{Guest, Progress};
 use super::record::Remembered;
 use crate::api::binding::KymaBinding;
 use crate::api::id::Id;
@@ -42,6 +42,8 @@ pub struct Entry {
     /// Second of its creation; Kubernetes says no more.
     pub(super) created: i64,
     pub(super) seat: Option<Seat>,
+    /// How far it is, as its object says.
+    pub(super) progress: Progress,
     /// Whether something of it may exist in a managed cluster or as a Secret. False only for
     /// what was born under our eyes and for which no call has been made to its cluster yet.
     pub touched: bool,
@@ -81,6 +83,7 @@ impl Entry {
             instance,
             created: binding.created_at().map_or(0, Timestamp::as_second),
             seat: None,
+            progress: Progress::Making,
             touched,
             written: 0,
             rare: Self::rare(binding.spec.predecessor_binding_id.as_deref().map(Id::from), None),
@@ -114,7 +117,8 @@ impl Entry {
     }
 
     pub(super) fn guest<'a>(&'a self, uid: &'a Id, ends: Seat) -> Guest<'a> {
-        Guest { name: &self.name, predecessor: self.predecessor(), age: (self.created, uid), ends }
+        let Self { name, created, progress, .. } = self;
+        Guest { name, predecessor: self.predecessor(), age: (*created, uid), ends, progress: *progress }
     }
 }
 

@@ -12,7 +12,8 @@ use kube::runtime::watcher::Event;
 
 use super::decide::{GRACE, is_issued, latest_end};
 use super::entry::Entry;
-use super::limit;
+use super::limit::{self, Guest, Progress, Verdict};
+use super::line::{Lines, Wait};
 use super::record::Record;
 use crate::api::binding::{KymaBinding, MIN_EXPIRATION_SECONDS};
 use crate::api::conditions::Kind;
@@ -29,12 +30,16 @@ const MAX_STRAYS: usize = 10_000;
 pub enum Admission {
     /// It has one.
     Seated,
-    /// All are taken.
-    Full,
+    /// All are taken by bindings that were issued.
+    Refused,
+    /// All are taken, not all of them by such.
+    Wait(Wait),
     /// It is not known yet: first it must be claimed.
     ClaimFirst,
     /// It is not known yet: others of its instance must be claimed first.
-    Wait,
+    ClaimOthers,
+    /// It is gone, or going.
+    Gone,
 }
 
 /// A binding that was deleted past our finalizer: what it left is still to be removed.
@@ -69,6 +74,12 @@ pub struct Ledger {
     /// Since when there is no binding at all.
     empty_since: Option<Timestamp>,
     strays: Vec<Stray>,
+    /// How many places each instance has.
+    max: usize,
+    /// Who waits for one.
+    lines: Lines,
+    /// Names of those who waited and would be told something else by now.
+    woken: Vec<Id>,
 }
 
 /// How good the ledger's knowledge of all bindings is.
@@ -83,6 +94,12 @@ pub struct Knowledge {
 }
 
 impl Ledger {
+    /// An empty one, for instances with so many places.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self { max, ..Self::default() }
+    }
+
     /// Takes in one event of the watch; true when it leaves a [`Stray`].
     pub fn observe(&mut self, event: &Event<KymaBinding>, now: Timestamp) -> bool {
         match event {
@@ -145,6 +162,13 @@ impl Ledger {
                 }
             }
         }
+        match event {
+            Event::Init => {}
+            Event::InitApply(binding) | Event::Apply(binding) | Event::Delete(binding) => {
+                self.wake(&binding.spec.instance_id, now);
+            }
+            Event::InitDone => self.lines.instances().iter().for_each(|instance| self.wake(instance, now)),
+        }
         self.empty_since = self.entries.is_empty().then(|| self.empty_since.unwrap_or(now));
         !self.strays.is_empty()
     }
@@ -164,6 +188,44 @@ impl Ledger {
         std::mem::take(&mut self.strays)
     }
 
+    /// Hands over the names of those who waited for a place and are to be looked at, because what they would be told
+    /// has changed.
+    pub fn take_woken(&mut self) -> Vec<Id> {
+        std::mem::take(&mut self.woken)
+    }
+
+    /// Notes who of those that wait at an instance would be told something else by now. What they failed with before
+    /// keeps nobody from asking.
+    fn wake(&mut self, instance: &str, now: Timestamp) {
+        if !self.lines.has(instance) {
+            return;
+        }
+        let told = self.judge(instance, now).into_iter().filter(|(_, verdict)| *verdict != Verdict::Wait);
+        let told: Vec<_> = told.map(|(uid, _)| uid).collect();
+        for uid in told {
+            if let Some(entry) = self.entries.get_mut(&uid) {
+                entry.backoff.succeed();
+                self.woken.push(entry.name.clone());
+            }
+        }
+    }
+
+    /// What each of those that wait at an instance is told now, in their order.
+    fn judge(&self, instance: &str, now: Timestamp) -> Vec<(Id, Verdict)> {
+        let waiting = self.lines.of(instance, now);
+        let waiting: Vec<_> =
+            waiting.filter_map(|waiting| self.entries.get_key_value(&waiting.uid)).collect();
+        let wishing = waiting.iter().map(|(uid, entry)| entry.guest(uid, None));
+        let verdicts = limit::judge(&self.seated(instance), wishing, self.max, now);
+        waiting.iter().map(|(uid, _)| (*uid).clone()).zip(verdicts).collect()
+    }
+
+    fn seated(&self, instance: &str) -> Vec<Guest<'_>> {
+        let all = self.by_instance.get(instance).into_iter().flatten();
+        let all = all.filter_map(|uid| self.entries.get_key_value(uid));
+        all.filter_map(|(uid, entry)| Some(entry.guest(uid, entry.seat?))).collect()
+    }
+
     fn record(&mut self, uid: &Id, binding: &KymaBinding, touched: bool) -> &mut Entry {
         let entry = self.entries.entry(uid.clone()).or_insert_with(|| {
             let instance = binding.spec.instance_id.as_str();
@@ -179,11 +241,20 @@ impl Ledger {
         } else if binding.is(Kind::Accepted) {
             entry.seat = Some(binding.expires_at().or_else(|| latest_issue(binding)));
         }
+        entry.progress = match () {
+            () if binding.is_deleting() => Progress::Removing,
+            () if is_issued(binding) => Progress::Issued,
+            () => Progress::Making,
+        };
+        if binding.is(Kind::Stalled) || entry.seat.is_some() || entry.progress == Progress::Removing {
+            self.lines.leave(uid, entry);
+        }
         entry
     }
 
     fn drop_entry(&mut self, uid: &Id) -> Option<(Id, Entry)> {
         let (uid, entry) = self.entries.remove_entry(uid)?;
+        self.lines.leave(&uid, &entry);
         if let Some(uids) = self.by_instance.get_mut(&entry.instance) {
             uids.remove(&uid);
             if uids.is_empty() {
@@ -228,35 +299,48 @@ impl Ledger {
         }
     }
 
-    /// Gives a binding a seat at its instance's table of `max`, or refuses. One that has a seat
-    /// keeps it. Decision and seat are one step under one lock, so two can't take the last place.
-    /// Nothing is decided while an acceptance that we don't know of may be under way.
-    pub fn admit(&mut self, uid: &str, max: usize, now: Timestamp) -> Admission {
+    /// Gives a binding a seat at its instance's table, refuses, or has it wait; `until` is when it can't be made any
+    /// more. One that has a seat keeps it. Decision and seat are one step under one lock, so two can't take the last
+    /// place. Nothing is decided while an acceptance that we don't know of may be under way.
+    pub fn admit(&mut self, uid: &str, until: Option<Timestamp>, now: Timestamp) -> Admission {
         let wishing = Id::from(uid);
-        let Some(entry) = self.entries.get(&wishing) else { return Admission::Full };
+        let Some(entry) = self.entries.get(&wishing) else { return Admission::Gone };
         if entry.seat.is_some() {
             return Admission::Seated;
         }
+        if entry.progress == Progress::Removing {
+            return Admission::Gone;
+        }
+        // In line before anything is decided, so that after a start the order is that of the creation, too.
+        let since = self.lines.join(&wishing, entry, until, now);
         let unclaimed = |entry: &Entry| entry.unclaimed().is_some_and(|until| until > now);
         if unclaimed(entry) {
             return Admission::ClaimFirst;
         }
-        let all = self.by_instance.get(&entry.instance).into_iter().flatten();
-        let all: Vec<_> = all.filter_map(|other| Some((other, self.entries.get(other)?))).collect();
-        if all.iter().any(|(_, other)| unclaimed(other)) {
-            return Admission::Wait;
+        let instance = entry.instance.clone();
+        let mut all = self.by_instance.get(&instance).into_iter().flatten();
+        if all.any(|other| self.entries.get(other).is_some_and(unclaimed)) {
+            return Admission::ClaimOthers;
         }
-        let seated = all.iter().filter_map(|(uid, other)| Some(other.guest(uid, other.seat?)));
-        if !limit::admits(&seated.collect::<Vec<_>>(), entry.guest(&wishing, None), max, now) {
-            return Admission::Full;
+        let told = self.judge(&instance, now).into_iter().find(|(uid, _)| *uid == wishing);
+        let admission = match told {
+            Some((_, Verdict::Place)) => Admission::Seated,
+            Some((_, Verdict::Refused)) => Admission::Refused,
+            Some((_, Verdict::Wait)) => {
+                let seated = self.seated(&instance);
+                let next = seated.iter().filter_map(|guest| guest.ends.filter(|ends| *ends > now)).min();
+                return Admission::Wait(Wait { held: limit::held(&seated, now), since, next });
+            }
+            // Its time is over.
+            None => Admission::Gone,
+        };
+        if let Some(entry) = self.entries.get_mut(&wishing) {
+            self.lines.leave(&wishing, entry);
+            entry.seat = (admission == Admission::Seated).then_some(None);
         }
-        self.update(uid, |entry| entry.seat = Some(None));
-        Admission::Seated
-    }
-
-    /// Takes the seat back from a binding that failed for good.
-    pub fn release(&mut self, uid: &str) {
-        self.update(uid, |entry| entry.seat = None);
+        // A successor of it may sit beside it from now on.
+        self.wake(&instance, now);
+        admission
     }
 
     /// Remembers that we wrote a binding.

@@ -16,6 +16,8 @@ enum Happens {
     Created(usize),
     /// A round asks for a seat, and goes on from there.
     Tried(usize),
+    /// A round that has a seat fails, and writes that it was accepted.
+    Failed(usize),
     /// A round that has a seat writes what it issued.
     Issued(usize),
     Deleted(usize),
@@ -31,6 +33,7 @@ fn happens() -> impl Strategy<Value = Happens> {
     prop_oneof![
         4 => binding.clone().prop_map(Happens::Created),
         6 => binding.clone().prop_map(Happens::Tried),
+        3 => binding.clone().prop_map(Happens::Failed),
         6 => binding.clone().prop_map(Happens::Issued),
         2 => binding.prop_map(Happens::Deleted),
         8 => Just(Happens::Told),
@@ -45,6 +48,7 @@ struct Object {
     uid: String,
     version: u64,
     created: i64,
+    accepted: bool,
     expires: Option<i64>,
     rejected: bool,
 }
@@ -55,6 +59,10 @@ struct World {
     objects: [Option<Object>; BINDINGS],
     /// Bindings, by UID, whose round has a seat and has not written yet.
     making: HashSet<String>,
+    /// Those that wait, and when they look for themselves.
+    waiting: HashMap<String, Option<Timestamp>>,
+    /// Names of those that were woken since they asked.
+    woken: HashSet<Id>,
     events: VecDeque<Event<KymaBinding>>,
     ledger: Ledger,
     versions: u64,
@@ -74,6 +82,13 @@ impl World {
                 self.write(i, |_| {});
             }
             Happens::Tried(i) => self.try_one(i, limit),
+            Happens::Failed(i) => {
+                let Some(uid) = self.objects[i].as_ref().map(|o| o.uid.clone()) else { return };
+                if self.making.contains(&uid) {
+                    let written = self.write(i, |object| object.accepted = true);
+                    self.ledger.wrote(&uid, &written);
+                }
+            }
             Happens::Issued(i) => {
                 let Some(object) = self.objects[i].clone().filter(|o| self.making.contains(&o.uid)) else {
                     return;
@@ -82,7 +97,10 @@ impl World {
                 let ends = self.second + LIFETIME;
                 // `apply::make` looks at the clock: past its own time nothing is issued.
                 if self.second < object.created + LIFETIME {
-                    let written = self.write(i, |object| object.expires = Some(ends));
+                    let written = self.write(i, |object| {
+                        object.accepted = true;
+                        object.expires = Some(ends);
+                    });
                     self.ledger.wrote(&object.uid, &written);
                 }
             }
@@ -95,12 +113,14 @@ impl World {
             Happens::Told => {
                 if let Some(event) = self.events.pop_front() {
                     self.ledger.observe(&event, self.now());
+                    self.hear();
                 }
             }
             Happens::Relisted => self.list(),
             Happens::Restarted => {
-                self.ledger = Ledger::default();
+                self.ledger = Ledger::new(limit);
                 self.making.clear();
+                self.waiting.clear();
                 self.list();
             }
             Happens::Later(seconds) => self.second += seconds,
@@ -113,21 +133,30 @@ impl World {
         if object.expires.is_some() || object.rejected || self.second >= object.created + LIFETIME {
             return;
         }
-        match self.ledger.admit(&object.uid, limit, self.now()) {
+        let until = Timestamp::from_second(object.created + LIFETIME).ok();
+        self.waiting.remove(&object.uid);
+        self.woken.remove(&Id::from(object.uid.as_str()));
+        match self.ledger.admit(&object.uid, until, self.now()) {
             Admission::Seated => {
                 self.making.insert(object.uid);
             }
-            // A round begins with an object that the watch has shown.
-            Admission::Full if self.ledger.entry(&object.uid).is_some() => {
+            Admission::Refused => {
+                let held = self.issued();
+                assert!(held >= limit, "refused for good though only {held} of {limit} are issued");
                 let written = self.write(i, |object| object.rejected = true);
                 self.ledger.wrote(&object.uid, &written);
+            }
+            Admission::Wait(wait) => {
+                self.waiting.insert(object.uid, wait.next);
             }
             Admission::ClaimFirst => {
                 let written = self.write(i, |_| {});
                 self.ledger.wrote(&object.uid, &written);
             }
-            Admission::Full | Admission::Wait => {}
+            // A round begins with an object that the watch has shown.
+            Admission::Gone | Admission::ClaimOthers => {}
         }
+        self.hear();
     }
 
     fn write(&mut self, i: usize, change: impl FnOnce(&mut Object)) -> KymaBinding {
@@ -147,12 +176,28 @@ impl World {
             self.ledger.observe(&Event::InitApply(binding(object)), self.now());
         }
         self.ledger.observe(&Event::InitDone, self.now());
+        self.hear();
+    }
+
+    fn hear(&mut self) {
+        self.woken.extend(self.ledger.take_woken());
+    }
+
+    /// Issued and unexpired, as far as the ledger has heard.
+    fn issued(&self) -> usize {
+        let seats = self.ledger.entries.values().filter(|entry| entry.progress == Progress::Issued);
+        seats.filter(|entry| entry.seat.flatten().is_some_and(|ends| ends > self.now())).count()
+    }
+
+    /// Past its own time nothing is issued.
+    fn may_be_issued(&self, object: &Object) -> bool {
+        self.making.contains(&object.uid) && self.second < object.created + LIFETIME
     }
 
     /// Unexpired accepted bindings, and those that may become such without asking again.
     fn accepted(&self) -> usize {
         let counts = |object: &&Object| {
-            object.expires.is_some_and(|ends| ends > self.second) || self.making.contains(&object.uid)
+            object.expires.is_some_and(|ends| ends > self.second) || self.may_be_issued(object)
         };
         self.objects.iter().flatten().filter(counts).count()
     }
@@ -162,7 +207,7 @@ fn binding(object: &Object) -> KymaBinding {
     let at = |second: i64| Timestamp::from_second(second).unwrap();
     let condition = |kind: &str| json!({"type": kind, "status": "True", "reason": "x", "message": "", "lastTransitionTime": at(0)});
     let mut conditions = Vec::new();
-    if object.expires.is_some() {
+    if object.accepted {
         conditions.push(condition("Accepted"));
     }
     if object.rejected {
@@ -173,7 +218,8 @@ fn binding(object: &Object) -> KymaBinding {
         "metadata": {"name": object.uid, "uid": object.uid, "resourceVersion": object.version.to_string(),
             "creationTimestamp": at(object.created)},
         "spec": {"instanceId": "i", "expirationSeconds": LIFETIME},
-        "status": {"conditions": conditions, "expiresAt": object.expires.map(at)},
+        "status": {"conditions": conditions, "expiresAt": object.expires.map(at),
+            "binding": object.expires.map(|_| json!({"name": "s"}))},
     }))
     .unwrap()
 }
@@ -181,7 +227,7 @@ fn binding(object: &Object) -> KymaBinding {
 proptest! {
     #[test]
     fn no_history_exceeds_the_limit(history in vec(happens(), 1..120), limit in 1..4_usize) {
-        let mut world = World::default();
+        let mut world = World { ledger: Ledger::new(limit), ..World::default() };
         world.list();
         for what in &history {
             world.happens(what, limit);
@@ -189,10 +235,32 @@ proptest! {
         }
     }
 
+    /// Whoever waits has been woken, or looks by itself by now, when it would be told something else: nobody waits
+    /// for ever beside a free place.
+    #[test]
+    fn no_history_forgets_who_waits(history in vec(happens(), 1..120), limit in 1..4_usize) {
+        let mut world = World { ledger: Ledger::new(limit), ..World::default() };
+        world.list();
+        for what in &history {
+            world.happens(what, limit);
+            for (uid, next) in &world.waiting {
+                let Some(entry) = world.ledger.entry(uid).filter(|entry| entry.seat.is_none()) else { continue };
+                let told = world.ledger.judge("i", world.now()).into_iter();
+                let told = told.filter(|(other, _)| *other == Id::from(uid.as_str())).map(|(_, verdict)| verdict);
+                let looks = world.woken.contains(&entry.name) || next.is_some_and(|next| next <= world.now());
+                // What ends by time alone is known only as far as it was known when it asked; the net is for the rest.
+                let by_time = matches!(what, Happens::Later(_));
+                for verdict in told {
+                    prop_assert!(verdict == Verdict::Wait || looks || by_time, "{uid}: {verdict:?} after {what:?}");
+                }
+            }
+        }
+    }
+
     /// A seat is never lost to nobody: when all is told, a table that isn't full has room.
     #[test]
     fn no_history_keeps_a_seat_for_nobody(history in vec(happens(), 1..120), limit in 1..4_usize) {
-        let mut world = World::default();
+        let mut world = World { ledger: Ledger::new(limit), ..World::default() };
         world.list();
         for what in &history {
             world.happens(what, limit);
@@ -201,16 +269,20 @@ proptest! {
             world.happens(&Happens::Told, limit);
         }
         world.second += LONGEST_WRITE.as_secs();
+        // Who waits is before whoever comes.
+        world.ledger.lines = Lines::default();
         let taken = world.accepted();
         let version = world.versions + 1;
         let fresh = Object { uid: "fresh".into(), version, created: world.second, ..Object::default() };
         world.ledger.observe(&Event::Apply(binding(&fresh)), world.now());
-        let seated = world.ledger.admit("fresh", limit, world.now()) == Admission::Seated;
+        let seated = world.ledger.admit("fresh", None, world.now()) == Admission::Seated;
         // A round that was ended by its own clock keeps its seat until the object goes.
-        let ended = world.objects.iter().flatten().filter(|o| {
-            o.expires.is_none() && world.ledger.entry(&o.uid).is_some_and(|e| e.seat.is_some())
-        });
-        let ended = ended.filter(|o| !world.making.contains(&o.uid)).count();
+        let keeps = |object: &&Object| {
+            let seat = world.ledger.entry(&object.uid).and_then(|entry| entry.seat);
+            seat.is_some_and(|seat| seat.is_none_or(|ends| ends > world.now()))
+        };
+        let ended = world.objects.iter().flatten().filter(keeps);
+        let ended = ended.filter(|o| o.expires.is_none() && !world.may_be_issued(o)).count();
         prop_assert_eq!(seated, taken + ended < limit);
     }
 }

@@ -2,8 +2,13 @@
 //!
 //! What is limited are places. A binding takes one, except that a successor sits down beside its
 //! predecessor: rotation works at the limit, and a place never has more than two bindings.
+//!
+//! A binding that finds no place is refused for good only if those that were issued leave none. What is
+//! still being made, or being removed, may free its place yet, so then it waits. Whoever waited first is first.
 
+use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 
 use jiff::Timestamp;
 
@@ -20,6 +25,125 @@ pub struct Guest<'a> {
     pub age: (i64, &'a Id),
     /// When it ends; `None` until its token says it.
     pub ends: Option<Timestamp>,
+    /// How far it is.
+    pub progress: Progress,
+}
+
+/// How far an accepted binding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Progress {
+    /// It was accepted, and nobody has its kubeconfig yet.
+    Making,
+    /// It was issued, and shall stay so.
+    Issued,
+    /// Somebody has asked for its deletion.
+    Removing,
+}
+
+/// By what the places are held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// By bindings that were issued.
+    pub issued: usize,
+    /// By those that are being made.
+    pub making: usize,
+    /// By those that are being removed.
+    pub removing: usize,
+}
+
+impl Held {
+    fn by(guests: &[Guest<'_>], now: Timestamp) -> Self {
+        let places_of = |of: &[Progress]| {
+            places(guests.iter().copied().filter(|guest| of.contains(&guest.progress)), now)
+        };
+        let issued = places_of(&[Progress::Issued]);
+        let staying = places_of(&[Progress::Issued, Progress::Making]);
+        let all = places(guests.iter().copied(), now);
+        Self { issued, making: staying.saturating_sub(issued), removing: all.saturating_sub(staying) }
+    }
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} issued, {} being made", self.issued, self.making)?;
+        if self.removing > 0 {
+            write!(f, ", {} being removed", self.removing)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a binding is told that wants a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It has one.
+    Place,
+    /// There is none for it yet.
+    Wait,
+    /// There is none for it, whatever becomes of those that are not issued.
+    Refused,
+}
+
+/// What those who want a place are told, in the order in which they are given.
+#[must_use]
+pub fn judge<'a>(
+    accepted: &[Guest<'a>],
+    wishing: impl IntoIterator<Item = Guest<'a>>,
+    max: usize,
+    now: Timestamp,
+) -> Vec<Verdict> {
+    let is_issued = |guest: &Guest<'_>| guest.progress == Progress::Issued;
+    let mut all = Table::new(accepted.to_vec(), max, now);
+    // Most find a place, so it is rarely needed.
+    let issued = LazyCell::new(|| Table::new(accepted.iter().copied().filter(is_issued).collect(), max, now));
+    let judge = |wishing| {
+        if let Some(taken) = all.with(wishing) {
+            // Whoever is behind it finds this place taken.
+            all.guests.push(wishing);
+            all.taken = taken;
+            Verdict::Place
+        } else if issued.with(wishing).is_some() {
+            Verdict::Wait
+        } else {
+            Verdict::Refused
+        }
+    };
+    wishing.into_iter().map(judge).collect()
+}
+
+/// By what the places are held that the accepted bindings take.
+#[must_use]
+pub fn held(accepted: &[Guest<'_>], now: Timestamp) -> Held {
+    Held::by(accepted, now)
+}
+
+/// Accepted bindings, and how many places they take. There may be many that ask.
+struct Table<'a> {
+    guests: Vec<Guest<'a>>,
+    taken: usize,
+    max: usize,
+    now: Timestamp,
+}
+
+impl<'a> Table<'a> {
+    fn new(guests: Vec<Guest<'a>>, max: usize, now: Timestamp) -> Self {
+        let taken = places(guests.iter().copied(), now);
+        Self { guests, taken, max, now }
+    }
+
+    /// How many places are taken when one more is accepted: there is a place for it, or it needs none. `None` where
+    /// there isn't.
+    fn with(&self, wishing: Guest<'a>) -> Option<usize> {
+        let related = |guest: &Guest<'_>| {
+            guest.predecessor == Some(wishing.name) || wishing.predecessor == Some(guest.name)
+        };
+        let with = if self.guests.iter().any(related) {
+            places(self.guests.iter().copied().chain([wishing]), self.now)
+        } else {
+            self.taken + 1
+        };
+        (with <= self.max.max(self.taken)).then_some(with)
+    }
 }
 
 /// How many places they take. A binding whose time is over takes none, even while it is still
@@ -52,14 +176,6 @@ pub fn places<'a>(guests: impl IntoIterator<Item = Guest<'a>>, now: Timestamp) -
     living.len() - beside
 }
 
-/// Whether one more may be accepted beside those that are: there is a place for it, or it needs none.
-#[must_use]
-pub fn admits<'a>(accepted: &[Guest<'a>], wishing: Guest<'a>, max: usize, now: Timestamp) -> bool {
-    let before = places(accepted.iter().copied(), now);
-    let with = places(accepted.iter().copied().chain([wishing]), now);
-    with <= max.max(before)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,7 +189,15 @@ mod tests {
     fn guest(name: &str, predecessor: Option<&str>, born: i64) -> Guest<'static> {
         let id = |text: &str| -> &'static Id { Box::leak(Box::new(text.into())) };
         let (name, predecessor) = (id(name), predecessor.map(id));
-        Guest { name, predecessor, age: (born, name), ends: None }
+        Guest { name, predecessor, age: (born, name), ends: None, progress: Progress::Issued }
+    }
+
+    fn making(name: &str, predecessor: Option<&str>, born: i64) -> Guest<'static> {
+        Guest { progress: Progress::Making, ..guest(name, predecessor, born) }
+    }
+
+    fn admits<'a>(accepted: &[Guest<'a>], wishing: Guest<'a>, max: usize, now: Timestamp) -> bool {
+        judge(accepted, [wishing], max, now) == [Verdict::Place]
     }
 
     fn taken(guests: &[Guest<'_>]) -> usize {
@@ -103,6 +227,47 @@ mod tests {
     }
 
     #[test]
+    fn only_issued_bindings_refuse_for_good() {
+        use Verdict::{Place, Refused, Wait};
+        let told = |accepted: &[Guest<'static>], max| judge(accepted, [guest("new", None, 9)], max, at(100));
+        let (a, b) = (guest("a", None, 1), making("b", None, 2));
+        let leaving = Guest { progress: Progress::Removing, ..guest("c", None, 3) };
+        assert_eq!(told(&[a, b], 3), [Place]);
+        assert_eq!(told(&[a, b], 2), [Wait]);
+        assert_eq!(told(&[a, leaving], 2), [Wait], "its place will be free");
+        assert_eq!(told(&[a, b], 1), [Refused], "the limit was lowered");
+        assert_eq!(told(&[a, Guest { progress: Progress::Issued, ..b }], 2), [Refused]);
+        assert_eq!(told(&[a, Guest { ends: Some(at(100)), ..b }], 2), [Place], "it can't be issued any more");
+        assert_eq!(told(&[], 0), [Refused]);
+        // One that is being made beside its predecessor holds no place, but keeps another from sitting there.
+        assert_eq!(told(&[a, making("b", Some("a"), 2)], 1), [Refused]);
+        let another = guest("c", Some("a"), 3);
+        assert_eq!(judge(&[a, making("b", Some("a"), 2)], [another], 1, at(100)), [Wait]);
+        assert_eq!(judge(&[a, guest("b", Some("a"), 2)], [another], 1, at(100)), [Refused]);
+    }
+
+    #[test]
+    fn whoever_waited_first_is_first() {
+        use Verdict::{Place, Refused, Wait};
+        let waiting = [making("b", None, 2), making("c", Some("a"), 3), making("d", None, 4)];
+        let told = |accepted: &[Guest<'static>], max| judge(accepted, waiting, max, at(100));
+        let full = [guest("a", None, 1), making("x", None, 1)];
+        assert_eq!(told(&full, 2), [Wait, Place, Wait], "a successor takes no place from whoever waits");
+        assert_eq!(told(&full[..1], 2), [Place, Place, Wait]);
+        assert_eq!(told(&full[..1], 1), [Refused, Place, Refused]);
+    }
+
+    #[test]
+    fn what_holds_the_places_is_counted_in_places() {
+        let ended = Guest { ends: Some(at(100)), ..making("f", None, 1) };
+        let leaving = Guest { progress: Progress::Removing, ..guest("e", None, 1) };
+        let all = [guest("a", None, 1), making("b", Some("a"), 2), making("c", None, 3), ended];
+        assert_eq!(held(&all, at(100)).to_string(), "1 issued, 1 being made");
+        let all = [&all[..], &[leaving]].concat();
+        assert_eq!(held(&all, at(100)).to_string(), "1 issued, 1 being made, 1 being removed");
+    }
+
+    #[test]
     fn a_place_has_at_most_two() {
         let (a, b) = (guest("a", None, 1), guest("b", Some("a"), 2));
         assert_eq!(taken(&[a, b, guest("c", Some("a"), 3)]), 2, "a second successor");
@@ -111,6 +276,44 @@ mod tests {
         assert_eq!(taken(&[guest("a", Some("b"), 1), guest("b", Some("a"), 2)]), 2, "each other's");
         assert_eq!(taken(&[guest("a", Some("a"), 1)]), 1, "its own");
         assert_eq!(taken(&[guest("a", Some("b"), 1), guest("b", None, 1)]), 1, "made in the same second");
+    }
+
+    /// Whatever was accepted and is asked for, what is said quickly of many is what counting each says.
+    #[test]
+    fn verdicts_are_those_of_counting() {
+        const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+        for seed in 0..2_000 {
+            let mut random = StdRng::seed_from_u64(seed);
+            let mut all: Vec<_> = NAMES
+                .iter()
+                .zip(0..)
+                .map(|(name, born)| {
+                    let of = random.random_bool(0.5).then(|| NAMES[random.random_range(0..NAMES.len())]);
+                    let progress = [Progress::Making, Progress::Issued, Progress::Removing];
+                    let progress = progress[random.random_range(0..progress.len())];
+                    Guest { progress, ..guest(name, of, born) }
+                })
+                .collect();
+            let wishing = all.split_off(random.random_range(0..=all.len()));
+            let max = random.random_range(0..4);
+            let mut seated = all.clone();
+            for (wishing, told) in wishing.iter().zip(judge(&all, wishing.clone(), max, at(100))) {
+                let fits = |beside: &[Guest<'static>]| {
+                    taken(&[beside, &[*wishing]].concat()) <= max.max(taken(beside))
+                };
+                let issued: Vec<_> =
+                    all.iter().copied().filter(|guest| guest.progress == Progress::Issued).collect();
+                let expected = match (fits(&seated), fits(&issued)) {
+                    (true, _) => Verdict::Place,
+                    (false, true) => Verdict::Wait,
+                    (false, false) => Verdict::Refused,
+                };
+                assert_eq!(told, expected, "seed {seed}");
+                if told == Verdict::Place {
+                    seated.push(*wishing);
+                }
+            }
+        }
     }
 
     /// Histories of accepting and ending, drawn from many seeds.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::backoff::Retry;
 use super::context::Context;
 use super::decide::{self, Facts, Step};
 use super::queue::Action;
@@ -15,9 +16,6 @@ use crate::clock;
 use crate::instances::ABSENCE;
 use crate::instances::state::State;
 use crate::managed::Owner;
-
-/// Longest pause between tries for a binding whose time is over.
-const ENDED: Duration = Duration::from_secs(1);
 
 /// What a look finds.
 pub enum Found {
@@ -40,8 +38,7 @@ pub(super) struct Known {
     pub(super) owner: Owner,
     pub(super) began: Instant,
     pub(super) now: Timestamp,
-    /// See [`decide::circumstances`].
-    pub(super) with: String,
+    pub(super) retry: Retry,
     /// When the binding's time is up.
     pub(super) ends: Option<Timestamp>,
     /// When to look again though nothing has happened.
@@ -57,7 +54,6 @@ pub fn look(binding: &KymaBinding, ctx: &Context) -> Result<Found, NameError> {
     let owner = ctx.owner(binding)?;
     let now = clock::now();
     let instance = ctx.instances.state(&binding.spec.instance_id);
-    let with = decide::circumstances(binding, &instance);
     let secret = ctx.secrets.get(&owner.binding, &owner.uid);
     let (touched, doubted, unrevoked, record) = {
         let mut ledger = ctx.ledger.lock();
@@ -89,12 +85,15 @@ pub fn look(binding: &KymaBinding, ctx: &Context) -> Result<Found, NameError> {
     };
     let step = decide::decide(&facts);
     let ends = decide::end(&facts);
-    // A try that has just failed is not made again so soon; the end of the binding waits for none.
-    if matches!(step, Step::Make(_) | Step::Remove(_) | Step::Reject(..) | Step::Repair(_) | Step::Renew(_))
+    let is_end = matches!(step, Step::Delete(_) | Step::Remove(_));
+    let with = decide::circumstances(&step, binding, &instance);
+    let retry = Retry { with, end: ends.filter(|_| !is_end) };
+    // A try that has just failed is not made again so soon.
+    if (is_end || matches!(step, Step::Make(_) | Step::Reject(..) | Step::Repair(_) | Step::Renew(_)))
         && let Some(wait) =
-            ctx.ledger.lock().entry(&owner.uid).and_then(|entry| entry.backoff.remaining(&with, now))
+            ctx.ledger.lock().entry(&owner.uid).and_then(|entry| entry.backoff.remaining(&retry.with, now))
     {
-        return Ok(Found::Rest(Action::requeue(until_end(binding, wait, ends))));
+        return Ok(Found::Rest(Action::requeue(retry.pause(wait, now))));
     }
     let again = match instance {
         State::Unknown => ends.into_iter().chain([absent_since + ABSENCE]).filter(|t| *t > now).min(),
@@ -108,18 +107,8 @@ pub fn look(binding: &KymaBinding, ctx: &Context) -> Result<Found, NameError> {
         ctx.ledger.lock().update(&owner.uid, |entry| entry.backoff.succeed());
         return Ok(Found::Rest(rest(again)));
     }
-    let known = Known { owner, began, now, with, ends, again };
+    let known = Known { owner, began, now, retry, ends, again };
     Ok(Found::Act(Box::new(Plan { step, known, instance, record })))
-}
-
-/// A wait that is no longer than the binding lives: its end waits for nothing. What could not be done at its end is
-/// not tried without a pause, though.
-pub(super) fn until_end(binding: &KymaBinding, wait: Duration, ends: Option<Timestamp>) -> Duration {
-    if binding.is_deleting() {
-        return wait;
-    }
-    let left = ends.map(|ends| Duration::try_from(ends.duration_since(clock::now())).unwrap_or_default());
-    left.map_or(wait, |left| wait.min(if left.is_zero() { ENDED } else { left }))
 }
 
 /// Nothing until then. Counted from the moment of the answer, so that a slow round makes nothing late.

@@ -14,6 +14,7 @@ mod identity;
 pub mod leader;
 pub mod ledger;
 pub mod limit;
+pub mod line;
 mod look;
 mod mend;
 mod permanent;
@@ -60,6 +61,7 @@ use crate::mirror::{Change, Follower, Mirror};
 use crate::telemetry::admin::Check;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces;
+use backoff::Retry;
 use context::{Context, Settings};
 use fence::Fence;
 use health::Health;
@@ -111,6 +113,7 @@ impl BindingController {
         mirror: Arc<Mirror>,
     ) -> Self {
         let (instances, changes) = Instances::new();
+        let ledger = Ledger::new(settings.max_bindings);
         Self {
             client,
             direct,
@@ -120,7 +123,7 @@ impl BindingController {
             changes,
             secrets: Arc::default(),
             mirror,
-            ledger: Arc::default(),
+            ledger: Arc::new(Mutex::new(ledger)),
             leading: Arc::default(),
         }
     }
@@ -257,9 +260,15 @@ impl Following {
 impl Follower for Following {
     /// The ledger takes in every event before the mirror shows it to a reconcile.
     fn comes(&self, event: &Event<KymaBinding>) {
-        if self.ledger.lock().observe(event, clock::now()) {
+        let (strays, woken) = {
+            let mut ledger = self.ledger.lock();
+            (ledger.observe(event, clock::now()), ledger.take_woken())
+        };
+        if strays {
             self.stray.notify_one();
         }
+        // Who waits for a place asks the ledger alone, which knows it already.
+        woken.into_iter().for_each(|name| self.touched.tell(name));
     }
 
     fn shown(&self, change: &Change<'_>) {
@@ -290,7 +299,7 @@ fn turn(
         Ok(Found::Act(plan)) => Turn::Goes(guarded(plan, binding, ctx, metrics, began)),
         Err(error) => {
             metrics.reconciled(false, began.elapsed());
-            Turn::Done(reconcile::after_error(&binding, &error, &ctx))
+            Turn::Done(reconcile::after_error(&binding, &error, &Retry::default(), &ctx))
         }
     }
 }
@@ -313,13 +322,14 @@ async fn guarded(
     );
     let said = |key: &str| binding.annotations().get(key).map(String::as_str);
     traces::follow(&span, said(TRACEPARENT), said(TRACESTATE));
+    let retry = plan.known.retry.clone();
     let round = reconcile::act(*plan, binding.clone(), ctx.clone()).instrument(span.clone());
     let result = caught(round).await;
     if result.is_err() {
         span.record("otel.status_code", "ERROR");
     }
     metrics.reconciled(result.is_ok(), began.elapsed());
-    result.unwrap_or_else(|error| reconcile::after_error(&binding, &error, &ctx))
+    result.unwrap_or_else(|error| reconcile::after_error(&binding, &error, &retry, &ctx))
 }
 
 /// Runs something as a task of its own: a panic ends the task, not the stream that all live on.

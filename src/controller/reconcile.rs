@@ -6,17 +6,19 @@ use std::time::{Duration, Instant};
 use kube::ResourceExt as _;
 
 use super::apply::{self, Made, Revoked, Terms};
+use super::backoff::Retry;
 use super::context::{Context, reason};
 use super::decide::{self, GiveUp, Removal, Step};
 use super::events::Told;
 use super::ledger::Admission;
-use super::look::{Known, Plan, rest, until_end};
+use super::line::Wait;
+use super::look::{Known, Plan, rest};
 use super::permanent::{ABANDONED, Permanent};
 use super::plane::PlaneError;
 use super::queue::Action;
 use super::status::{self, Outcome, Pin};
 use crate::api::binding::KymaBinding;
-use crate::api::conditions::Reason;
+use crate::api::conditions::{Kind, Reason};
 use crate::api::names::NameError;
 use crate::clock;
 use crate::instances::state::{State, Target};
@@ -78,6 +80,7 @@ impl Round<'_> {
 
     pub(super) async fn delete(&self, why: Reason) -> Result<Action, Error> {
         self.ctx.plane.delete_binding(self.binding).await?;
+        self.ctx.ledger.lock().update(&self.known.owner.uid, |entry| entry.backoff.succeed());
         tracing::info!(
             binding_id = %self.known.owner.binding, instance_id = self.binding.spec.instance_id,
             reason = why.as_str(), "binding has ended"
@@ -87,21 +90,24 @@ impl Round<'_> {
 
     async fn make(&self, target: &Target) -> Result<Action, Error> {
         let max = self.ctx.settings.max_bindings;
-        let admission = self.ctx.ledger.lock().admit(&self.known.owner.uid, max, self.known.now);
+        let Known { owner, ends, now, .. } = &self.known;
+        let admission = self.ctx.ledger.lock().admit(&owner.uid, *ends, *now);
         match admission {
             Admission::Seated => {}
-            Admission::Full => {
-                self.ctx.metrics.limit_rejection();
+            Admission::Refused => {
                 let message = format!("maximum number of non expired bindings reached: {max}");
                 return self.reject(Reason::LimitReached, message, &State::Ready(target.clone())).await;
             }
+            Admission::Wait(wait) => return self.wait(wait).await,
+            // The watch brings its end, or its time is over and the next look ends it.
+            Admission::Gone => return Ok(rest(*ends)),
             Admission::ClaimFirst => {
                 let written = self.ctx.plane.claim(self.binding).await?;
                 self.ctx.ledger.lock().wrote(&self.known.owner.uid, &written);
                 // The watch brings the object as it is now.
                 return Ok(Action::await_change());
             }
-            Admission::Wait => return Ok(Action::requeue(CLAIMING)),
+            Admission::ClaimOthers => return Ok(Action::requeue(CLAIMING)),
         }
         self.ctx.metrics.bind_phase("limit", self.known.began.elapsed());
         let terms = Terms::first(self.binding, self.known.ends);
@@ -126,6 +132,21 @@ impl Round<'_> {
             Made::ClusterReplaced => self.delete(Reason::ClusterReplaced).await,
             Made::Overtaken => Ok(Action::requeue(Duration::from_secs(1))),
         }
+    }
+
+    /// All places are held, not all of them by issued bindings. It is looked at again when what it would be told
+    /// changes, and when the next place is free by time alone.
+    async fn wait(&self, wait: Wait) -> Result<Action, Error> {
+        let said = self.binding.condition(Kind::Ready).map(|ready| ready.reason.as_str());
+        let (say, pause) = wait.pause(said == Some(Reason::WaitingForPlace.as_str()), self.known.now);
+        if say {
+            let message = format!(
+                "maximum number of non expired bindings reached: {} ({}); this one has the first place that is free",
+                self.ctx.settings.max_bindings, wait.held
+            );
+            self.settle(Outcome::Held(Reason::WaitingForPlace, message)).await?;
+        }
+        Ok(Action::requeue(self.known.retry.pause(pause, clock::now())))
     }
 
     /// A managed cluster failed: what it may hold is removed where that is due, then it is said.
@@ -161,8 +182,6 @@ impl Round<'_> {
         if !decide::is_issued(self.binding) {
             self.ctx.metrics.bound("failed");
         }
-        // Not before it is written: until then it may be taken for an issued one and made again.
-        self.ctx.ledger.lock().release(&self.known.owner.uid);
         self.permanent(reason.as_str(), &message);
         self.ctx.tell(self.binding, Told::Permanent(why), message).await;
         Ok(action)
@@ -189,12 +208,12 @@ impl Round<'_> {
     async fn reject(&self, why: Reason, message: String, instance: &State) -> Result<Action, Error> {
         let touched = self.ctx.ledger.lock().entry(&self.known.owner.uid).is_some_and(|entry| entry.touched);
         if touched && let State::Ready(target) = instance {
-            apply::delete_secret(self.ctx, &self.known.owner).await?;
             if !self.revoke(target).await? {
                 let message =
                     "what may be left of an earlier try can't be removed from the managed cluster yet";
                 return self.retry(Outcome::Held(Reason::ClusterUnreachable, message.to_owned())).await;
             }
+            apply::delete_secret(self.ctx, &self.known.owner).await?;
         }
         let permanent = Permanent::of(why);
         // A request is answered with what is wrong; its binding goes, and nobody has to delete it.
@@ -204,6 +223,9 @@ impl Round<'_> {
         };
         let action = self.settle(Outcome::Rejected(why, message.clone())).await?;
         self.ctx.metrics.bound("rejected");
+        if why == Reason::LimitReached {
+            self.ctx.metrics.limit_rejection();
+        }
         if let Some(permanent) = permanent {
             self.permanent(why.as_str(), &message);
             self.ctx.tell_applicant(self.binding, Told::Permanent(permanent), message).await;
@@ -212,9 +234,9 @@ impl Round<'_> {
     }
 
     async fn remove(&self, removal: Removal) -> Result<Action, Error> {
-        let (mut result, mut expired) = ("removed", None);
+        let (mut result, mut expired, mut made) = ("removed", None, true);
         match removal {
-            Removal::Nothing => {}
+            Removal::Nothing => made = false,
             Removal::Later(why) => {
                 let message = "the managed cluster can't be reached for the moment, so what was made in it is not removed yet";
                 return self.retry(Outcome::Removing(why, message.to_owned())).await;
@@ -222,15 +244,9 @@ impl Round<'_> {
             Removal::GiveUp(why) => {
                 result = "abandoned";
                 self.give_up(why).await;
-                apply::delete_secret(self.ctx, &self.known.owner).await?;
             }
             Removal::Revoke(kubeconfig) => {
-                let (revoked, deleted) = futures::join!(
-                    apply::revoke(self.ctx, self.binding, &self.known.owner, &kubeconfig),
-                    apply::delete_secret(self.ctx, &self.known.owner),
-                );
-                deleted?;
-                match revoked? {
+                match apply::revoke(self.ctx, self.binding, &self.known.owner, &kubeconfig).await? {
                     Revoked::Gone => expired = self.binding.expires_at().map(|ended| (ended, clock::now())),
                     Revoked::ClusterReplaced => {
                         result = "abandoned";
@@ -250,6 +266,10 @@ impl Round<'_> {
                     }
                 }
             }
+        }
+        if made {
+            // Last of all that was made: on it stands where the access is, for a process after this one, too.
+            apply::delete_secret(self.ctx, &self.known.owner).await?;
         }
         // Said before, since the watch may tell of the end before the call returns.
         self.ctx.ledger.lock().update(&self.known.owner.uid, |entry| entry.released = true);
@@ -306,7 +326,7 @@ impl Round<'_> {
         }
         let mut wait = Duration::ZERO;
         self.ctx.ledger.lock().update(&self.known.owner.uid, |entry| {
-            wait = entry.backoff.fail(self.known.with.clone(), clock::now(), rand::random());
+            wait = entry.backoff.fail(self.known.retry.with.clone(), clock::now(), rand::random());
         });
         tracing::warn!(
             binding_id = %self.known.owner.binding,
@@ -315,7 +335,7 @@ impl Round<'_> {
             wait_s = logs::rounded(wait.as_secs_f64()),
             "not done yet; trying again"
         );
-        Ok(Action::requeue(until_end(self.binding, wait, self.known.ends)))
+        Ok(Action::requeue(self.known.retry.pause(wait, clock::now())))
     }
 
     /// Whether it was news.
@@ -329,7 +349,7 @@ impl Round<'_> {
 
 /// How soon a round that ended early is taken up again.
 #[must_use]
-pub fn after_error(binding: &KymaBinding, error: &Error, ctx: &Context) -> Action {
+pub fn after_error(binding: &KymaBinding, error: &Error, retry: &Retry, ctx: &Context) -> Action {
     match error {
         // The watch brings what changed; the wait is only a net.
         Error::Plane(PlaneError::Changed(_) | PlaneError::Gone(_)) => {
@@ -341,9 +361,9 @@ pub fn after_error(binding: &KymaBinding, error: &Error, ctx: &Context) -> Actio
             let mut wait = Duration::from_secs(1);
             let uid = binding.uid().unwrap_or_default();
             ctx.ledger.lock().update(&uid, |entry| {
-                wait = entry.backoff.fail(String::from("control plane"), clock::now(), rand::random());
+                wait = entry.backoff.fail(retry.with.clone(), clock::now(), rand::random());
             });
-            Action::requeue(until_end(binding, wait, binding.expires_at()))
+            Action::requeue(retry.pause(wait, clock::now()))
         }
     }
 }

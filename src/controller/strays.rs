@@ -62,6 +62,9 @@ async fn clean(ctx: Arc<Context>, places: Arc<Semaphore>, stray: Stray) {
                 reason = why,
                 "clean-up has not succeeded and the token has ended: the rest is left to the sweep"
             );
+            if apply::delete_secret(&ctx, &owner).await.is_err() {
+                tracing::warn!(binding_id = stray.name, "its Secret is left, whose token has ended");
+            }
             return;
         }
         let wait = backoff.fail(String::new(), now, rand::random());
@@ -71,19 +74,22 @@ async fn clean(ctx: Arc<Context>, places: Arc<Semaphore>, stray: Stray) {
 
 /// One try; how it ended, or why it must be made again.
 async fn try_once(ctx: &Context, stray: &Stray, owner: &Owner) -> Result<&'static str, &'static str> {
-    let deleted = apply::delete_secret(ctx, owner).await;
     let instance = ctx.instances.state(&stray.instance);
     let (_, kubeconfig) = instance.reachable().ok_or("InstanceUnreachable")?;
     let revoked = apply::revoke_stray(ctx, stray, owner, kubeconfig).await.map_err(|_| "NotLeading")?;
-    let end = match revoked {
-        Revoked::Gone => {
-            ctx.metrics.orphans_removed(1);
-            let note = "somebody took the finalizer off and deleted it; what it had made in the managed cluster was removed";
-            ctx.tell_of_gone(owner, Told::Swept, note.to_owned()).await;
-            "revoked what a binding without clean-up left"
-        }
-        Revoked::ClusterReplaced => "the cluster of a binding without clean-up is gone",
+    let gone = match revoked {
+        Revoked::Gone => true,
+        Revoked::ClusterReplaced => false,
         Revoked::Failed(failure) => return Err(reason(&failure).as_str()),
     };
-    deleted.map(|()| end).map_err(|_| "ControlPlane")
+    // Last, as with any other: on it stands where the access was made.
+    apply::delete_secret(ctx, owner).await.map_err(|_| "ControlPlane")?;
+    if !gone {
+        return Ok("the cluster of a binding without clean-up is gone");
+    }
+    ctx.metrics.orphans_removed(1);
+    let note =
+        "somebody took the finalizer off and deleted it; what it had made in the managed cluster was removed";
+    ctx.tell_of_gone(owner, Told::Swept, note.to_owned()).await;
+    Ok("revoked what a binding without clean-up left")
 }

@@ -4,14 +4,16 @@
 //! one has listed everything after that. The API server takes a write only if the object is still of
 //! the version that was decided on, and tells the watch of each.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use super::*;
 use serde_json::json;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Decision {
+    /// It is still to be issued.
     Accept,
+    Issue,
     Reject,
     Claim,
 }
@@ -40,6 +42,8 @@ struct World {
     under_way: Vec<Write>,
     ledger: Ledger,
     limit: usize,
+    /// Those that wait for a place and have not been woken.
+    asleep: BTreeSet<usize>,
 }
 
 fn now() -> Timestamp {
@@ -53,7 +57,7 @@ fn uid(binding: usize) -> String {
 fn object(binding: usize, object: Object) -> KymaBinding {
     let condition = |kind: &str| json!({"type": kind, "status": "True", "reason": "x", "message": "", "lastTransitionTime": now()});
     let conditions = match object.decided {
-        Some(Decision::Accept) => vec![condition("Accepted")],
+        Some(Decision::Accept | Decision::Issue) => vec![condition("Accepted")],
         Some(Decision::Reject) => vec![condition("Stalled")],
         _ => Vec::new(),
     };
@@ -62,16 +66,20 @@ fn object(binding: usize, object: Object) -> KymaBinding {
         "metadata": {"name": uid(binding), "uid": uid(binding), "resourceVersion": object.version.to_string(),
             "creationTimestamp": now()},
         "spec": {"instanceId": "i", "expirationSeconds": 600},
-        "status": {"conditions": conditions},
+        "status": if object.decided == Some(Decision::Issue) {
+            json!({"conditions": conditions, "expiresAt": now() + SignedDuration::from_secs(600), "binding": {"name": "s"}})
+        } else {
+            json!({"conditions": conditions})
+        },
     }))
     .unwrap()
 }
 
 impl World {
-    /// As many acceptances of the old leader are under way as the limit allows.
-    fn new(bindings: usize, limit: usize, claims: bool) -> Self {
+    /// As many writes of the old leader are under way as the limit allows, each of that decision.
+    fn new(bindings: usize, limit: usize, late: Decision, claims: bool) -> Self {
         let server = vec![Object { version: 1, decided: None }; bindings];
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(limit);
         ledger.observe(&Event::Init, now());
         for (binding, at) in server.iter().enumerate() {
             ledger.observe(&Event::InitApply(object(binding, *at)), now());
@@ -80,13 +88,24 @@ impl World {
             }
         }
         ledger.observe(&Event::InitDone, now());
-        let stale = |binding| Write { binding, decided_on: 1, decision: Decision::Accept, stale: true };
+        let stale = |binding| Write { binding, decided_on: 1, decision: late, stale: true };
         let under_way = (0..limit).map(stale).collect();
-        Self { seen: server.clone(), server, events: VecDeque::new(), under_way, ledger, limit }
+        let asleep = BTreeSet::new();
+        Self { seen: server.clone(), server, events: VecDeque::new(), under_way, ledger, limit, asleep }
     }
 
     fn accepted(&self) -> usize {
-        self.server.iter().filter(|o| o.decided == Some(Decision::Accept)).count()
+        let accepted = |o: &&Object| matches!(o.decided, Some(Decision::Accept | Decision::Issue));
+        self.server.iter().filter(accepted).count()
+    }
+
+    fn issued(&self) -> usize {
+        self.server.iter().filter(|o| o.decided == Some(Decision::Issue)).count()
+    }
+
+    fn hear(&mut self) {
+        let woken = self.ledger.take_woken();
+        self.asleep.retain(|binding| !woken.contains(&uid(*binding).as_str().into()));
     }
 
     /// All worlds that are one step away.
@@ -102,6 +121,7 @@ impl World {
             if let Some((binding, at)) = world.events.pop_front() {
                 world.seen[binding] = at;
                 world.ledger.observe(&Event::Apply(object(binding, at)), now());
+                world.hear();
             }
             next.push(world);
         }
@@ -128,16 +148,34 @@ impl World {
     fn round(&self, binding: usize) -> Option<Self> {
         let at = self.seen[binding];
         let busy = self.under_way.iter().any(|w| w.binding == binding && !w.stale);
-        if busy || at.decided.is_some() || self.ledger.is_echo(&uid(binding), &object(binding, at)) {
+        let done = matches!(at.decided, Some(Decision::Issue | Decision::Reject));
+        if busy
+            || done
+            || self.asleep.contains(&binding)
+            || self.ledger.is_echo(&uid(binding), &object(binding, at))
+        {
             return None;
         }
         let mut world = self.clone();
-        let decision = match world.ledger.admit(&uid(binding), self.limit, now()) {
-            Admission::Seated => Decision::Accept,
-            Admission::Full => Decision::Reject,
+        let decision = match world.ledger.admit(&uid(binding), None, now()) {
+            // It may fail once, and then is issued.
+            Admission::Seated if at.decided.is_none() && binding % 2 == 1 => Decision::Accept,
+            Admission::Seated => Decision::Issue,
+            Admission::Refused => {
+                // What is issued stays so here.
+                assert!(self.issued() >= self.limit, "refused beside one that is being made: {self:?}");
+                Decision::Reject
+            }
             Admission::ClaimFirst => Decision::Claim,
-            Admission::Wait => return None,
+            Admission::Wait(_) => {
+                world.asleep.insert(binding);
+                world.hear();
+                return Some(world);
+            }
+            Admission::ClaimOthers => return None,
+            Admission::Gone => panic!("all are there"),
         };
+        world.hear();
         world.under_way.push(Write { binding, decided_on: at.version, decision, stale: false });
         Some(world)
     }
@@ -145,9 +183,11 @@ impl World {
     fn key(&self) -> String {
         let entries: Vec<_> = (0..self.seen.len())
             .filter_map(|b| self.ledger.entry(&uid(b)))
-            .map(|e| (e.seat, e.unclaimed(), e.written))
+            .map(|e| (e.seat, e.progress, e.unclaimed(), e.written))
             .collect();
-        format!("{:?}{:?}{:?}{:?}{entries:?}", self.server, self.seen, self.events, self.under_way)
+        let Self { server, seen, events, under_way, asleep, ledger, .. } = self;
+        let line: Vec<_> = ledger.lines.of("i", now()).map(|waiting| &waiting.uid).collect();
+        format!("{server:?}{seen:?}{events:?}{under_way:?}{asleep:?}{entries:?}{line:?}")
     }
 }
 
@@ -159,7 +199,8 @@ fn explore(first: World) -> Result<usize, Box<World>> {
     while let Some(world) = open.pop() {
         let next = world.next();
         let over = next.is_empty();
-        let done = world.server.iter().all(|o| o.decided.is_some()) && world.accepted() == world.limit;
+        let decided = |o: &Object| matches!(o.decided, Some(Decision::Issue | Decision::Reject));
+        let done = world.server.iter().all(decided) && world.issued() == world.limit;
         if world.accepted() > world.limit || over && !done {
             return Err(Box::new(world));
         }
@@ -171,13 +212,15 @@ fn explore(first: World) -> Result<usize, Box<World>> {
 #[test]
 fn in_whatever_order_writes_arrive_the_limit_is_exact() {
     for (bindings, limit) in [(2, 1), (3, 1), (3, 2)] {
-        let worlds = explore(World::new(bindings, limit, true)).unwrap_or_else(|w| panic!("{w:?}"));
-        println!("{bindings} bindings, limit {limit}: {worlds} worlds");
+        for late in [Decision::Accept, Decision::Issue] {
+            let worlds = explore(World::new(bindings, limit, late, true)).unwrap_or_else(|w| panic!("{w:?}"));
+            println!("{bindings} bindings, limit {limit}, {late:?}: {worlds} worlds");
+        }
     }
 }
 
 #[test]
 fn without_claims_a_late_write_of_the_old_leader_would_break_it() {
-    let broken = explore(World::new(2, 1, false)).unwrap_err();
+    let broken = explore(World::new(2, 1, Decision::Accept, false)).unwrap_err();
     assert_eq!(broken.accepted(), 2);
 }

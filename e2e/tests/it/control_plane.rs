@@ -7,8 +7,12 @@ use std::time::Duration;
 use e2e::osb::answer;
 use e2e::stage::{SOON, install_crd, prove, prove_refused};
 use e2e::{Cluster, Operator, Rights, Stage, WorkDir, eventually};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, DeleteParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use reqwest::Method;
 use serde_json::json;
 
@@ -157,4 +161,61 @@ async fn the_documented_rights_are_enough_and_can_be_taken_and_given_back() {
     );
     rights.grant().await.unwrap();
     prove(&binds(&operator, &instance, "rights-4").await).await.unwrap();
+}
+
+/// How long it is watched how often an end is tried.
+const WATCHED: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn an_end_that_the_control_plane_refuses_is_tried_ever_more_seldom() {
+    let control = control("refused-end").await;
+    install_crd(&control).await.unwrap();
+    let (stage, instance) = staged(&control, "refused-end").await;
+    let operator = stage.operator(program(), &[]).await.unwrap();
+    stage.apply("refused-end-1", &instance, None).await.unwrap();
+    let kubeconfig = stage.ready("refused-end-1").await.unwrap();
+
+    let name = "keep-bindings";
+    let policy: ValidatingAdmissionPolicy = serde_json::from_value(json!({
+        "metadata": {"name": name},
+        "spec": {
+            "matchConstraints": {"resourceRules": [{
+                "apiGroups": ["bindings.kyma-project.io"], "apiVersions": ["*"], "resources": ["kymabindings"],
+                "operations": ["DELETE"],
+            }]},
+            "validations": [{"expression": "false", "message": "kept by the test"}],
+        },
+    }))
+    .unwrap();
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(control.client());
+    policies.create(&PostParams::default(), &policy).await.unwrap();
+    let binding: ValidatingAdmissionPolicyBinding = serde_json::from_value(json!({
+        "metadata": {"name": name}, "spec": {"policyName": name, "validationActions": ["Deny"]},
+    }))
+    .unwrap();
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(control.client());
+    bindings.create(&PostParams::default(), &binding).await.unwrap();
+    let tried = DeleteParams { dry_run: true, ..DeleteParams::default() };
+    eventually("deletions to be refused", SOON, async || {
+        match stage.bindings().delete("refused-end-1", &tried).await {
+            Ok(_) => Err("not yet"),
+            Err(_) => Ok(()),
+        }
+    })
+    .await
+    .unwrap();
+
+    let past = Timestamp::now() - SignedDuration::from_secs(1);
+    let over = Patch::Merge(json!({"status": {"expiresAt": past}}));
+    stage.bindings().patch_status("refused-end-1", &PatchParams::default(), &over).await.unwrap();
+    tokio::time::sleep(WATCHED).await;
+    let failures = operator.log().matches("cannot delete the binding").count();
+    // At once, and after waits of 1, 2, 4 and 8 s, each shortened by a quarter at most.
+    assert!((2..=5).contains(&failures), "{failures} tries in {WATCHED:?}");
+    // Its rights are gone all the same.
+    prove_refused(&kubeconfig).await.unwrap();
+
+    bindings.delete(name, &DeleteParams::default()).await.unwrap();
+    stage.gone("refused-end-1", SOON).await.unwrap();
+    operator.terminate().await.unwrap();
 }

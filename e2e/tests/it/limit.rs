@@ -1,12 +1,16 @@
 //! The limit is exact, and one id is one binding.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
-use e2e::eventually;
+use e2e::relay::{Conduct, Relay};
 use e2e::stage::{MANAGED_NAMESPACE, SOON, prove};
+use e2e::{Stage, eventually};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::api::{Api, ListParams};
+use kube::api::{Api, DeleteParams, ListParams};
+use kyma_bindings::api::conditions::Kind;
+use reqwest::Method;
 
 use crate::lifecycle::objects;
 use crate::world::{program, stage, world};
@@ -102,4 +106,96 @@ async fn an_applied_binding_over_the_limit_is_rejected_for_good_and_says_so() {
     })
     .await
     .unwrap();
+}
+
+/// A stage whose one instance, `i-{name}`, has a cluster that can't be reached until the relay is open.
+async fn outage(name: &str) -> (Stage<'static>, String, Relay) {
+    let world = world().await;
+    let stage = Stage::new(&world.control, name).await.unwrap();
+    let relay = Relay::start(world.managed.url()).await.unwrap();
+    relay.set(Conduct::Refuse);
+    let (instance, kubeconfig) = (format!("i-{name}"), relay.through(&world.managed.admin_kubeconfig()));
+    stage.register(&instance, &format!("r-{name}"), &kubeconfig).await.unwrap();
+    (stage, instance, relay)
+}
+
+#[tokio::test]
+async fn an_outage_refuses_nobody_for_good() {
+    let (stage, instance, relay) = outage("outage").await;
+    let operator = stage.operator(program(), &["--create-timeout", "3s"]).await.unwrap();
+    let osb = operator.osb();
+    let names: Vec<_> = (0..10).map(|i| format!("outage-{i}")).collect();
+    for answer in join_all(names.iter().map(|name| osb.bind(&instance, name, None))).await {
+        assert_eq!(answer.unwrap().status, 503);
+    }
+    // Neither by HTTP, synchronous or not, nor applied.
+    let over = osb.bind(&instance, "outage-10", None).await.unwrap();
+    let counted = "maximum number of non expired bindings reached: 10 (0 issued, 10 being made)";
+    assert_eq!(over.status, 503, "{}", over.description());
+    assert!(over.description().contains(counted), "{}", over.description());
+    assert!(over.headers.contains_key("retry-after"));
+    let body = r#"{"service_id": "kyma", "plan_id": "aws"}"#.to_owned();
+    let path = format!("/v2/service_instances/{instance}/service_bindings/outage-11?accepts_incomplete=true");
+    assert_eq!(osb.request(Method::PUT, &path, Some(body)).await.unwrap().status, 202);
+    stage.apply("outage-12", &instance, None).await.unwrap();
+    for name in ["outage-11", "outage-12"] {
+        let waiting = stage.condition(name, "Ready", "False", "WaitingForPlace").await.unwrap();
+        assert!(!waiting.is(Kind::Stalled) && !waiting.is(Kind::Accepted));
+        assert!(waiting.condition(Kind::Ready).unwrap().message.contains(counted));
+    }
+    let (_, metrics) = operator.admin("/metrics").await.unwrap();
+    assert!(metrics.contains("kyma_bindings_limit_rejections_total 0"), "{metrics}");
+    // One that waits needs nothing of the cluster to go.
+    let began = std::time::Instant::now();
+    assert_eq!(osb.unbind(&instance, "outage-11").await.unwrap().status, 200);
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+
+    relay.set(Conduct::Open);
+    for name in &names {
+        let made = osb.bound(&instance, name).await.unwrap();
+        assert_eq!(made.status, 200, "{}", made.description());
+        prove(made.kubeconfig().unwrap()).await.unwrap();
+    }
+    // All places are held by issued bindings now.
+    stage.condition("outage-12", "Stalled", "True", "LimitReached").await.unwrap();
+    stage.condition("outage-10", "Stalled", "True", "LimitReached").await.unwrap();
+    let over = osb.bind(&instance, "outage-10", None).await.unwrap();
+    let text = "maximum number of non expired bindings reached: 10";
+    assert_eq!((over.status, over.description()), (400, text));
+    assert!(stage.bindings().get_opt("outage-10").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_place_that_is_given_up_in_an_outage_is_the_next_ones() {
+    let (stage, instance, relay) = outage("queue").await;
+    let args = ["--max-bindings-per-instance", "1"];
+    let operator = stage.operator(program(), &args).await.unwrap();
+    let waits = async |name: &str| stage.condition(name, "Ready", "False", "WaitingForPlace").await.unwrap();
+    let is_made = async |name: &str| {
+        stage.condition(name, "Ready", "False", "ClusterUnreachable").await.unwrap();
+        stage.condition(name, "Accepted", "True", "Accepted").await.unwrap();
+    };
+    stage.apply("queue-0", &instance, None).await.unwrap();
+    is_made("queue-0").await;
+    // In this order, also where all are of one second.
+    for name in ["queue-1", "queue-2", "queue-3"] {
+        stage.apply(name, &instance, None).await.unwrap();
+        waits(name).await;
+    }
+    stage.bindings().delete("queue-0", &DeleteParams::default()).await.unwrap();
+    stage.gone("queue-0", Duration::from_secs(5)).await.unwrap();
+    is_made("queue-1").await;
+    waits("queue-2").await;
+
+    // A process after this one knows as much.
+    operator.kill().await.unwrap();
+    let operator = stage.operator(program(), &args).await.unwrap();
+    is_made("queue-1").await;
+    waits("queue-2").await;
+    relay.set(Conduct::Open);
+    prove(&stage.ready("queue-1").await.unwrap()).await.unwrap();
+    for name in ["queue-2", "queue-3"] {
+        stage.condition(name, "Stalled", "True", "LimitReached").await.unwrap();
+    }
+    operator.terminate().await.unwrap();
 }

@@ -3,10 +3,12 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use e2e::stage::prove;
+use e2e::relay::{Conduct, Relay};
+use e2e::stage::{SOON, prove, prove_refused};
 use e2e::{Stage, eventually};
 use futures::future::join_all;
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use serde_json::json;
 
 use crate::lifecycle::objects;
 use crate::world::{program, world};
@@ -70,4 +72,31 @@ async fn ready(stage: &Stage<'_>) -> Vec<(String, String)> {
             Some((name, secret.metadata.uid.clone()?))
         })
         .collect()
+}
+
+#[tokio::test]
+async fn a_failed_revoke_is_finished_by_the_next_process_wherever_the_status_leads() {
+    let world = world().await;
+    let stage = Stage::new(&world.control, "revoked-later").await.unwrap();
+    let relay = Relay::start(world.managed.url()).await.unwrap();
+    let kubeconfig = relay.through(&world.managed.admin_kubeconfig());
+    stage.register("i-revoked-later", "r-revoked-later", &kubeconfig).await.unwrap();
+    let operator = stage.operator(program(), &[]).await.unwrap();
+    stage.apply("revoked-later-1", "i-revoked-later", None).await.unwrap();
+    let kubeconfig = stage.ready("revoked-later-1").await.unwrap();
+
+    relay.set(Conduct::Refuse);
+    stage.bindings().delete("revoked-later-1", &DeleteParams::default()).await.unwrap();
+    stage.condition("revoked-later-1", "Ready", "False", "ClusterUnreachable").await.unwrap();
+    let secret = stage.secrets().get_opt("kyma-binding-revoked-later-1").await.unwrap();
+    assert!(secret.is_some(), "where its access was made stands there");
+    operator.kill().await.unwrap();
+    let elsewhere = Patch::Merge(json!({"status": {"runtimeId": "elsewhere", "clusterId": "elsewhere"}}));
+    stage.bindings().patch_status("revoked-later-1", &PatchParams::default(), &elsewhere).await.unwrap();
+    let operator = stage.operator(program(), &[]).await.unwrap();
+    relay.set(Conduct::Open);
+    stage.gone("revoked-later-1", SOON).await.unwrap();
+    prove_refused(&kubeconfig).await.unwrap();
+    assert_eq!(objects(&world.managed, "revoked-later-1").await, 0);
+    operator.terminate().await.unwrap();
 }

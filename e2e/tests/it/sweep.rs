@@ -189,6 +189,28 @@ async fn a_deleted_secret_is_made_again_for_the_time_that_is_left() {
 }
 
 #[tokio::test]
+async fn a_secret_that_is_missing_for_the_moment_is_said_to_be_made_again() {
+    let (stage, instance) = stage("missing").await;
+    let operator = stage.operator(program(), &[]).await.unwrap();
+    operator.osb().bound(&instance, "missing-1").await.unwrap();
+    operator.kill().await.unwrap();
+    stage.secrets().delete("kyma-binding-missing-1", &DeleteParams::default()).await.unwrap();
+    // The moment lasts as long as there is no controller.
+    let broker = stage.operator(program(), &["--role", "broker"]).await.unwrap();
+    let osb = broker.osb();
+    for answer in [osb.fetch(&instance, "missing-1").await, osb.bind(&instance, "missing-1", None).await] {
+        let answer = answer.unwrap();
+        assert_eq!(answer.status, 503, "{}", answer.description());
+        assert!(answer.description().contains("it is made again"), "{}", answer.description());
+        assert_eq!(answer.headers["retry-after"], "1");
+    }
+    let _controller = stage.operator(program(), &["--role", "controller"]).await.unwrap();
+    let made = osb.bound(&instance, "missing-1").await.unwrap();
+    assert_eq!(made.status, 200);
+    prove(made.kubeconfig().unwrap()).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_secret_deleted_while_nobody_looked_is_made_again() {
     let (stage, instance) = stage("unseen").await;
     let operator = stage.operator(program(), &[]).await.unwrap();
