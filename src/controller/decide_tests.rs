@@ -309,3 +309,17 @@ fn a_forged_pin_aims_nowhere_else() {
     assert_eq!(world.decide(&binding(forged.clone())), Step::Keep);
     assert_eq!(world.decide(&deleting(forged)), Step::Remove(Removal::Revoke(kubeconfig())));
 }
+
+#[test]
+fn the_end_waits_for_no_failure_of_another_kind() {
+    let (binding, instance) = (binding(json!({})), ready());
+    let with = |step: &Step| circumstances(step, &binding, &instance);
+    let (made, mended) = (with(&Step::Make(target("r"))), with(&Step::Renew(target("r"))));
+    assert_eq!(made, mended, "the same cluster fails both");
+    let ends: Vec<_> = [Reason::Expired, Reason::ClusterReplaced, Reason::InstanceUnknown]
+        .map(|why| with(&Step::Delete(why)))
+        .into();
+    assert!(ends.iter().all(|end| *end != made));
+    assert!(ends[0] != ends[1] && ends[1] != ends[2]);
+    assert_ne!(with(&Step::Remove(Removal::Nothing)), ends[0]);
+}
