@@ -167,7 +167,11 @@ impl Ledger {
             Event::InitApply(binding) | Event::Apply(binding) | Event::Delete(binding) => {
                 self.wake(&binding.spec.instance_id, now);
             }
-            Event::InitDone => self.lines.instances().iter().for_each(|instance| self.wake(instance, now)),
+            Event::InitDone => {
+                for instance in self.lines.instances() {
+                    self.wake(&instance, now);
+                }
+            }
         }
         self.empty_since = self.entries.is_empty().then(|| self.empty_since.unwrap_or(now));
         !self.strays.is_empty()

@@ -268,7 +268,9 @@ impl Follower for Following {
             self.stray.notify_one();
         }
         // Who waits for a place asks the ledger alone, which knows it already.
-        woken.into_iter().for_each(|name| self.touched.tell(name));
+        for name in woken {
+            self.touched.tell(name);
+        }
     }
 
     fn shown(&self, change: &Change<'_>) {
