@@ -328,7 +328,8 @@ async fn broker_controller_and_cleanup_work_with_the_charts_rights_under_the_pol
 
     osb.bind(&release.instance, "admission-road-3", None).await.unwrap().kubeconfig().unwrap();
     let args = ["operator", "cleanup", "--namespace", &stage.namespace, "--timeout", "60s", "--kubeconfig"];
-    let account = release.file("cleanup").await;
+    // The hook has the account of the controller.
+    let account = release.file("controller").await;
     let cleaned = Command::new(program()).args(args).arg(account).output().await.unwrap();
     assert!(cleaned.status.success(), "{}", String::from_utf8_lossy(&cleaned.stderr));
     stage.gone("admission-road-3", SOON).await.unwrap();
