@@ -256,7 +256,7 @@ fn plans(text: &str) -> Result<BindablePlans, String> {
         [] => Err("must name at least one plan, or be *".to_owned()),
         ["*"] => Ok(BindablePlans::All),
         names if names.contains(&"*") => Err("must be * alone, or names without *".to_owned()),
-        names => Ok(BindablePlans::Named(names.iter().map(|n| (*n).to_owned()).collect())),
+        names => Ok(BindablePlans::Named(names.iter().map(|n| n.to_lowercase()).collect())),
     }
 }
 
@@ -300,6 +300,8 @@ mod tests {
             ("kyma-bindings", "kcp-system")
         );
         assert_eq!(args.bindable_plans, BindablePlans::All);
+        let named = with(&["--bindable-plans", "AWS, azure ,aws"]).unwrap().bindable_plans;
+        assert_eq!(named, BindablePlans::Named(["aws", "azure"].map(str::to_owned).into()));
         assert!(args.leader_elect);
         assert!(!with(&["--leader-elect=false"]).unwrap().leader_elect);
         assert!(with(&["--leader-elect"]).unwrap().leader_elect);

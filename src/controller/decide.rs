@@ -22,7 +22,7 @@ const SUSPENDED: &str = "instance does not exist: it is suspended or being delet
 pub enum BindablePlans {
     /// Every plan.
     All,
-    /// These, by the name in the instance's `broker-plan-name` label.
+    /// These, by the name in the instance's `broker-plan-name` label, in lower case: Kyma's broker compares them so.
     Named(BTreeSet<String>),
 }
 
@@ -275,7 +275,7 @@ fn hold(reason: Reason, message: &str) -> Step {
 fn refused_plan(bindable: &BindablePlans, target: &Target) -> Option<String> {
     let BindablePlans::Named(plans) = bindable else { return None };
     let plan = target.plan.as_deref().unwrap_or_default();
-    (!plans.contains(plan)).then(|| {
+    (!plans.contains(&plan.to_lowercase())).then(|| {
         let bindable: Vec<_> = plans.iter().map(String::as_str).collect();
         format!("binding is not supported for plan '{plan}'; bindable plans: {}", bindable.join(", "))
     })

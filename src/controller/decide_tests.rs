@@ -148,7 +148,11 @@ fn the_plan_of_the_instance_decides() {
     let Step::Reject(Reason::PlanNotBindable, message) = world.decide(&binding(json!({}))) else { panic!() };
     assert_eq!(message, "binding is not supported for plan 'aws'; bindable plans: azure, gcp");
     world.bindable = BindablePlans::Named(["aws".to_owned()].into());
-    assert!(matches!(world.decide(&binding(json!({}))), Step::Make(_)));
+    for plan in ["aws", "AWS", "Aws"] {
+        world.instance = State::Ready(Target { plan: Some(plan.into()), ..target("r") });
+        assert!(matches!(world.decide(&binding(json!({}))), Step::Make(_)), "{plan}");
+    }
+    world.instance = ready();
     // A binding that exists outlives a change of the plans.
     world.bindable = BindablePlans::Named(["azure".to_owned()].into());
     assert_eq!(world.decide(&binding(issued(1601))), Step::Keep);

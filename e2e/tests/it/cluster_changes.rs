@@ -287,6 +287,9 @@ async fn only_bindable_plans_are_bound() {
     assert_eq!((refused.status, refused.body["error"].as_str()), (422, Some("BindingNotSupported")));
     assert_eq!(refused.description(), "binding is not supported for plan 'aws'; bindable plans: azure, gcp");
     stage.gone("plan-1", Duration::from_secs(2)).await.unwrap();
+    operator.terminate().await.unwrap();
+    let operator = stage.operator(program(), &["--bindable-plans", "GCP,AWS"]).await.unwrap();
+    assert_eq!(operator.osb().bind(&instance, "plan-2", None).await.unwrap().status, 201);
 }
 
 /// A token with an admin's rights, for an account that can be deleted.
