@@ -11,8 +11,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use time::OffsetDateTime;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -20,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::cluster::install_crypto_provider;
 use crate::kubeconfig::{Credentials, render};
-use crate::pki::Pki;
+use crate::pki::{Identity, Pki};
 
 /// How a server is dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +37,39 @@ pub enum Death {
     Status(u16),
     /// Every request gets a good answer, much too late.
     Slow(Duration),
+    /// Nobody should trust its certificate.
+    Certificate(Flaw),
+}
+
+/// What is wrong with a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// Its time is over.
+    Expired,
+    /// Its time has not come.
+    NotYetValid,
+    /// It is another server's.
+    OtherName,
+    /// Another authority than the kubeconfig's has signed it.
+    OtherAuthority,
+    /// It is one of an authority.
+    Authority,
+    /// It is not for servers.
+    ClientsOnly,
+}
+
+impl Flaw {
+    fn put_into(self, params: &mut CertificateParams) {
+        let now = OffsetDateTime::now_utc();
+        match self {
+            Self::Expired => params.not_after = now - Duration::from_mins(1),
+            Self::NotYetValid => params.not_before = now + Duration::from_hours(1),
+            Self::OtherName => params.subject_alt_names.clear(),
+            Self::OtherAuthority => {}
+            Self::Authority => params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained),
+            Self::ClientsOnly => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth],
+        }
+    }
 }
 
 /// A dead server; it ends when it is dropped.
@@ -65,7 +100,11 @@ impl Fake {
         if death == Death::Refused {
             return Ok(Self { kubeconfig, task: None });
         }
-        let acceptor = acceptor(&pki)?;
+        let acceptor = match death {
+            Death::Certificate(Flaw::OtherAuthority) => acceptor(&Pki::generate("another")?)?,
+            Death::Certificate(flaw) => acceptor_with(&pki.server_with(|params| flaw.put_into(params))?)?,
+            _ => acceptor(&pki)?,
+        };
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(serve(stream, acceptor.clone(), death));
@@ -86,7 +125,10 @@ impl Fake {
 /// # Errors
 /// When there is no certificate to be had.
 pub fn acceptor(pki: &Pki) -> Result<TlsAcceptor> {
-    let identity = pki.server()?;
+    acceptor_with(&pki.server()?)
+}
+
+fn acceptor_with(identity: &Identity) -> Result<TlsAcceptor> {
     let chain =
         CertificateDer::pem_slice_iter(identity.cert_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())?;
@@ -100,6 +142,10 @@ async fn serve(mut stream: TcpStream, acceptor: TlsAcceptor, death: Death) {
         Death::BlackHole => std::future::pending().await,
         Death::Garbage => {
             let _ = stream.write_all(b"220 mail.example.com ESMTP\r\n").await;
+        }
+        Death::Certificate(_) => {
+            // Whoever trusts it after all sees a connection that ends.
+            let _ = acceptor.accept(stream).await;
         }
         Death::Status(_) | Death::Slow(_) => {
             let Ok(stream) = acceptor.accept(stream).await else { return };

@@ -233,6 +233,7 @@ impl Store {
         match (&asked.method, name) {
             (&Method::GET, "kube-system") => told(200, namespace()),
             (&Method::POST, "token") => self.issue(collection, &asked.body),
+            (&Method::POST, "tokenreviews") => self.review(&asked.body),
             (&Method::POST, _) => self.create(&asked.path, &asked.body),
             (&Method::GET, "serviceaccounts" | "clusterroles" | "clusterrolebindings") => {
                 let of_it = self.objects.iter().filter(|(path, _)| path.starts_with(&asked.path));
@@ -267,6 +268,20 @@ impl Store {
         }
         self.objects.remove(path);
         status(200)
+    }
+
+    /// Whether a token is one that was issued here, and whose.
+    fn review(&self, review: &Value) -> Truth {
+        let token = review["spec"]["token"].as_str().unwrap_or_default();
+        let claims = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
+        let claims: Value = claims.and_then(|c| serde_json::from_slice(&c).ok()).unwrap_or_default();
+        let known = self.issued.iter().any(|issued| issued == token);
+        let status = if known {
+            json!({"authenticated": true, "user": {"username": claims["sub"]}})
+        } else {
+            json!({"authenticated": false})
+        };
+        told(201, json!({"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "status": status}))
     }
 
     /// A token for the account at that path.

@@ -95,7 +95,17 @@ impl Pki {
         let names: Vec<_> = names.iter().chain(addresses).map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name = name("kube-apiserver", &[])?;
-        self.sign(params, ExtendedKeyUsagePurpose::ServerAuth)
+        self.sign(params, ExtendedKeyUsagePurpose::ServerAuth, |_| {})
+    }
+
+    /// The same as [`Self::server`], changed in a way that makes it no good.
+    ///
+    /// # Errors
+    /// As [`Self::server`].
+    pub fn server_with(&self, change: impl FnOnce(&mut CertificateParams)) -> Result<Identity, PkiError> {
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])?;
+        params.distinguished_name = name("kube-apiserver", &[])?;
+        self.sign(params, ExtendedKeyUsagePurpose::ServerAuth, change)
     }
 
     /// A client certificate: the API server takes `cn` as the user and `organizations`, two at
@@ -104,7 +114,7 @@ impl Pki {
     /// # Errors
     /// [`PkiError::TooManyGroups`], or [`PkiError::Certificate`] when signing fails.
     pub fn client(&self, cn: &str, organizations: &[&str]) -> Result<Identity, PkiError> {
-        self.sign(params(cn, organizations)?, ExtendedKeyUsagePurpose::ClientAuth)
+        self.sign(params(cn, organizations)?, ExtendedKeyUsagePurpose::ClientAuth, |_| {})
     }
 
     /// A client certificate of X.509's version 1, which has no extensions: what `openssl x509 -req` makes
@@ -148,11 +158,13 @@ impl Pki {
         &self,
         mut params: CertificateParams,
         purpose: ExtendedKeyUsagePurpose,
+        change: impl FnOnce(&mut CertificateParams),
     ) -> Result<Identity, PkiError> {
         set_validity(&mut params);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![purpose];
         params.use_authority_key_identifier_extension = true;
+        change(&mut params);
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(Identity { cert_pem: certificate.pem(), key_pem: key.serialize_pem() })

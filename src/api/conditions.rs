@@ -62,6 +62,8 @@ reasons! {
     Issued,
     /// Nothing describes such an instance.
     InstanceUnknown,
+    /// What described the instance is gone since a moment ago, and may be about to come back.
+    InstanceMissing,
     /// The instance is suspended or being deleted.
     InstanceSuspended,
     /// The instance's cluster is being provisioned.
@@ -72,6 +74,8 @@ reasons! {
     InstanceAmbiguous,
     /// The instance's kubeconfig has something that we do not accept.
     KubeconfigRefused,
+    /// There is no kubeconfig: its Secret is missing, or has nothing in the key for it.
+    KubeconfigMissing,
     /// The managed cluster's server has an address that is not connected to.
     AddressRefused,
     /// The instance's plan is not bindable.
@@ -84,7 +88,7 @@ reasons! {
     WaitingForPlace,
     /// An object of our name exists and isn't ours.
     ForeignObject,
-    /// No connection to the managed cluster, or it has no kubeconfig for the moment.
+    /// No connection to the managed cluster.
     ClusterUnreachable,
     /// The managed cluster did not answer in time.
     ClusterTimedOut,
@@ -98,6 +102,8 @@ reasons! {
     ClusterUnavailable,
     /// The managed cluster answered with something that a Kubernetes API server would not.
     ClusterMisbehaves,
+    /// The managed cluster made an object other than it was asked to.
+    ObjectAltered,
     /// The namespace for the service accounts does not exist in the managed cluster.
     NamespaceMissing,
     /// The managed cluster issued a token that we do not hand on.

@@ -1,6 +1,7 @@
 //! PUT of a binding (OSB 2.17, "Binding").
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::core::ObjectMeta;
@@ -11,13 +12,16 @@ use super::bindings::{Progress, Sight, View};
 use super::fetch;
 use super::ids::Ids;
 use super::operation::Operation;
-use super::problem::{Problem, refusal};
+use super::problem::{self, Problem, refusal};
 use super::request::{BindRequest, Wish};
 use super::service::{Broker, Removed};
 use crate::api::binding::{KymaBinding, KymaBindingSpec};
 use crate::api::names::{BindingId, FINALIZER, ORIGIN, ORIGIN_OSB, REQUEST_ID, TRACEPARENT, TRACESTATE};
 use crate::mirror::Awaited;
 use crate::telemetry::traces;
+
+/// How long a request waits for what may come back at any moment, or never.
+const SOON: Duration = Duration::from_millis(1_500);
 
 /// What to do about a binding of the wished name.
 #[derive(Debug, PartialEq, Eq)]
@@ -92,6 +96,28 @@ fn refused(view: &View) -> Option<Problem> {
     }
 }
 
+/// Whether it makes no sense to wait longer for the binding of that UID. Pure.
+fn is_told_soon(view: &View, uid: &str) -> bool {
+    let told = matches!(&view.progress, Progress::Stopped(reason, _) if problem::is_told_soon(*reason));
+    told && view.uid == uid && !view.deleting
+}
+
+/// Waits for the binding of that name and UID, but not long for what makes no sense to be waited for.
+async fn wait(broker: &Broker, name: &str, uid: &str, deadline: Instant) -> Result<Option<Waited>, Problem> {
+    let soon = Instant::now() + SOON;
+    let sight = |(): &(), sight: Sight<'_>| look(uid, &sight);
+    let waiting = broker.bindings.watch(name, deadline, std::future::ready(Ok(())), sight);
+    tokio::pin!(waiting);
+    tokio::select! {
+        waited = &mut waiting => return waited.map(|((), waited)| waited),
+        () = tokio::time::sleep_until(soon) => {}
+    }
+    if broker.bindings.seen(name).is_some_and(|now| is_told_soon(&now, uid)) {
+        return Ok(None);
+    }
+    waiting.await.map(|((), waited)| waited)
+}
+
 /// Makes a binding, or joins whoever is making the same one.
 ///
 /// # Errors
@@ -128,8 +154,7 @@ pub async fn bind(
             }
         }
         let made = Instant::now();
-        let sight = |(): &(), sight: Sight<'_>| look(&view.uid, &sight);
-        let ((), waited) = broker.bindings.watch(name, deadline, std::future::ready(Ok(())), sight).await?;
+        let waited = wait(broker, name, &view.uid, deadline).await?;
         let seen = Instant::now();
         match waited {
             Some(Waited::Ready(expires_at)) => match broker
@@ -303,7 +328,11 @@ mod tests {
         assert!(matches!(look(None, &gone), Some(Waited::Gone)));
         assert!(look(Some(&View::pending()), &none).is_none());
         let stopped = |reason| View { progress: Progress::Stopped(reason, "m".into()), ..View::pending() };
-        assert!(look(Some(&stopped(Reason::ClusterTimedOut)), &none).is_none(), "still being tried");
+        for reason in [Reason::ClusterTimedOut, Reason::KubeconfigMissing, Reason::InstanceMissing] {
+            assert!(look(Some(&stopped(reason)), &none).is_none(), "still being tried");
+            assert_eq!(is_told_soon(&stopped(reason), "u"), reason != Reason::ClusterTimedOut);
+            assert!(!is_told_soon(&stopped(reason), "another"));
+        }
         let refused = View { deleting: true, ..stopped(Reason::LimitReached) };
         assert!(matches!(look(Some(&refused), &none), Some(Waited::Refused(_))));
         let ready = View { progress: Progress::Ready(at(600)), ..View::pending() };

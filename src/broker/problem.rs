@@ -203,11 +203,21 @@ pub fn refusal(reason: Reason) -> Option<StatusCode> {
         | Reason::ClusterRateLimited
         | Reason::ClusterUnavailable
         | Reason::ClusterMisbehaves
+        | Reason::ObjectAltered
+        | Reason::InstanceMissing
+        | Reason::KubeconfigMissing
         | Reason::NamespaceMissing
         | Reason::TokenRefused
         | Reason::ClusterReplaced
         | Reason::Expired => None,
     }
+}
+
+/// Whether a request is answered soon, though its binding goes on being tried: what is missing comes back in a
+/// moment, or not before somebody does something about it.
+#[must_use]
+pub fn is_told_soon(reason: Reason) -> bool {
+    matches!(reason, Reason::InstanceMissing | Reason::KubeconfigMissing)
 }
 
 impl Problem {

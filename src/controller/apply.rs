@@ -20,6 +20,7 @@ use crate::api::credentials;
 use crate::clock;
 use crate::instances::state::{KubeconfigRef, Target};
 use crate::managed::access::{Bound, Left};
+use crate::managed::failure::Missing;
 use crate::managed::repair::Repair;
 use crate::managed::{Failure, Grant, Owner};
 use crate::secret::SecretString;
@@ -100,7 +101,9 @@ pub async fn make(
             Some(_) => return Ok(Made::ForeignSecret),
         }
     }
-    let Some(kubeconfig) = &target.kubeconfig else { return Ok(Made::Failed(Failure::NoKubeconfig, None)) };
+    let Some(kubeconfig) = &target.kubeconfig else {
+        return Ok(Made::Failed(Missing::Secret(target.runtime_id.clone()).into(), None));
+    };
     ctx.plane.check_leading("make a binding")?;
     let mut pin = None;
     let began = Instant::now();

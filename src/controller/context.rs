@@ -188,17 +188,17 @@ impl Context {
 pub fn reason(failure: &Failure) -> Reason {
     match failure {
         Failure::NotLeading => Reason::Pending,
-        Failure::NoKubeconfig | Failure::ReadKubeconfig | Failure::Unreachable(_) => {
-            Reason::ClusterUnreachable
-        }
+        Failure::ReadKubeconfig | Failure::Unreachable(_) => Reason::ClusterUnreachable,
+        Failure::NoKubeconfig(_) => Reason::KubeconfigMissing,
         Failure::Kubeconfig(_) => Reason::KubeconfigRefused,
         Failure::Address(_) => Reason::AddressRefused,
         Failure::TimedOut => Reason::ClusterTimedOut,
         Failure::Unauthorized => Reason::ClusterUnauthorized,
-        Failure::Forbidden | Failure::Kept { .. } => Reason::ClusterForbidden,
+        Failure::Forbidden(_) | Failure::Kept { .. } => Reason::ClusterForbidden,
         Failure::RateLimited => Reason::ClusterRateLimited,
         Failure::Unavailable(_) => Reason::ClusterUnavailable,
         Failure::Misbehaves(_) | Failure::Lingers(_) => Reason::ClusterMisbehaves,
+        Failure::Altered { .. } => Reason::ObjectAltered,
         Failure::NamespaceMissing(_) => Reason::NamespaceMissing,
         Failure::Token(_) => Reason::TokenRefused,
         Failure::Foreign { .. } => Reason::ForeignObject,

@@ -28,7 +28,7 @@ pub enum Told {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClusterReason(Reason);
 
-const CLUSTER: [Reason; 11] = [
+const CLUSTER: [Reason; 13] = [
     Reason::ClusterUnreachable,
     Reason::ClusterTimedOut,
     Reason::ClusterUnauthorized,
@@ -36,7 +36,9 @@ const CLUSTER: [Reason; 11] = [
     Reason::ClusterRateLimited,
     Reason::ClusterUnavailable,
     Reason::ClusterMisbehaves,
+    Reason::ObjectAltered,
     Reason::NamespaceMissing,
+    Reason::KubeconfigMissing,
     Reason::KubeconfigRefused,
     Reason::AddressRefused,
     Reason::TokenRefused,
@@ -123,7 +125,9 @@ mod tests {
         for reason in Reason::ALL {
             let about = reason.as_str().starts_with("Cluster") && *reason != Reason::ClusterReplaced;
             let others = [
+                Reason::ObjectAltered,
                 Reason::NamespaceMissing,
+                Reason::KubeconfigMissing,
                 Reason::KubeconfigRefused,
                 Reason::AddressRefused,
                 Reason::TokenRefused,

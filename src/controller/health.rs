@@ -45,15 +45,16 @@ fn is_silence(failure: &Failure) -> bool {
     match failure {
         Failure::Unreachable(_) | Failure::TimedOut | Failure::Unavailable(_) => true,
         Failure::NotLeading
-        | Failure::NoKubeconfig
+        | Failure::NoKubeconfig(_)
         | Failure::ReadKubeconfig
         | Failure::Kubeconfig(_)
         | Failure::Address(_)
         | Failure::Unauthorized
-        | Failure::Forbidden
+        | Failure::Forbidden(_)
         | Failure::RateLimited
         | Failure::Misbehaves(_)
         | Failure::NamespaceMissing(_)
+        | Failure::Altered { .. }
         | Failure::Token(_)
         | Failure::Foreign { .. }
         | Failure::Kept { .. }
@@ -152,7 +153,7 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::managed::failure::Unreachable;
+    use crate::managed::failure::{Call, Unreachable};
 
     fn kubeconfig(version: &str) -> KubeconfigRef {
         KubeconfigRef { secret: "s".into(), resource_version: version.into() }
@@ -161,7 +162,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_cluster_is_asked_ever_more_seldom_and_forgotten_when_it_answers() {
         let health = Health::default();
-        health.failed("i", &kubeconfig("1"), &Failure::Forbidden);
+        health.failed("i", &kubeconfig("1"), &Failure::Forbidden(Call { verb: "create", what: "x" }));
         assert!(health.next().is_none(), "that it forbids something is an answer");
         health.failed("i", &kubeconfig("1"), &Failure::Unreachable(Unreachable::Refused));
         let mut waits = Vec::new();

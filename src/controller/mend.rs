@@ -13,6 +13,7 @@ use super::status::Outcome;
 use crate::api::conditions::Reason;
 use crate::instances::state::Target;
 use crate::managed::Failure;
+use crate::managed::failure::Missing;
 use crate::managed::repair::Repair;
 
 impl Round<'_> {
@@ -22,7 +23,7 @@ impl Round<'_> {
         self.ctx.ledger.lock().update(&self.known.owner.uid, |entry| entry.doubted = false);
         let repaired = match &target.kubeconfig {
             Some(kubeconfig) => apply::repair(self.ctx, self.binding, &self.known.owner, kubeconfig).await?,
-            None => Err(Failure::NoKubeconfig),
+            None => Err(Missing::Secret(target.runtime_id.clone()).into()),
         };
         match repaired {
             Ok(Some(Repair::Done { restored })) => {

@@ -155,7 +155,8 @@ impl Round<'_> {
             return self.fail_for_good(target, Permanent::ForeignObject, &failure.to_string(), pin).await;
         }
         let touched = self.ctx.ledger.lock().entry(&self.known.owner.uid).is_some_and(|entry| entry.touched);
-        if touched && matches!(failure, Failure::Token(_) | Failure::Misbehaves(_)) {
+        if touched && matches!(failure, Failure::Token(_) | Failure::Misbehaves(_) | Failure::Altered { .. })
+        {
             // A cluster that lies may have issued a token that nobody of us has seen: without its role
             // it is good for nothing. What can't be removed now is removed with the binding.
             self.revoke(target).await?;

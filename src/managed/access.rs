@@ -4,19 +4,20 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ServiceAccount;
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::Resource as _;
 use kube::api::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Request;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::clients::Cluster;
+use super::compare::{Difference, differences};
 use super::failure::{Failure, Misbehaviour};
+use super::manifest::Kind;
 use super::ownership::{Owner, Verdict};
-use super::token;
+use super::proven::Proven;
+use super::token::{self, Defect, Judged};
 use super::wire::{Answer, Wire};
 use crate::secret::SecretString;
 
@@ -61,29 +62,34 @@ pub struct Grant {
     pub took: Duration,
 }
 
-/// The three kinds of objects of a binding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// In the managed namespace.
-    ServiceAccount,
-    /// Its rules belong to the cluster's owner.
-    ClusterRole,
-    /// From the account to the role.
-    ClusterRoleBinding,
+/// An object as the cluster has it.
+pub(super) struct Found {
+    pub(super) metadata: ObjectMeta,
+    /// All of it.
+    pub(super) object: Value,
 }
 
-#[derive(Deserialize)]
-struct Made {
-    #[serde(default)]
-    kind: String,
-    #[serde(default)]
-    metadata: ObjectMeta,
+impl Found {
+    fn read(answer: &Answer) -> Result<Self, Failure> {
+        let object: Value = answer.parse()?;
+        let metadata = object.get("metadata").cloned().map(serde_json::from_value).transpose();
+        let metadata = metadata.map_err(|_| Failure::Misbehaves(Misbehaviour::Form))?;
+        Ok(Self { metadata: metadata.unwrap_or_default(), object })
+    }
 }
 
 #[derive(Deserialize)]
 struct TokenAnswer {
     kind: String,
+    #[serde(default)]
+    spec: TokenSpec,
     status: TokenStatus,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct TokenSpec {
+    bound_object_ref: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -96,6 +102,7 @@ struct TokenStatus {
 /// The objects of one binding in one managed cluster.
 pub struct Bound<'a> {
     wire: &'a Wire,
+    proven: &'a Proven,
     pub(super) owner: &'a Owner,
     namespace: &'a str,
     pub(super) name: String,
@@ -106,7 +113,7 @@ impl<'a> Bound<'a> {
     #[must_use]
     pub fn new(cluster: &'a Cluster, owner: &'a Owner, namespace: &'a str) -> Self {
         let name = owner.binding.object_name();
-        Self { wire: &cluster.wire, owner, namespace, name }
+        Self { wire: &cluster.wire, proven: &cluster.proven, owner, namespace, name }
     }
 
     /// Makes what isn't there yet and asks for a token of `seconds` lifetime: two round trips.
@@ -120,7 +127,11 @@ impl<'a> Bound<'a> {
             let uid = self.ensure(Kind::ServiceAccount).await?;
             let began = Instant::now();
             let (token, granted) = self.request_token(seconds).await?;
-            Ok((uid, token, granted, began.elapsed()))
+            let took = began.elapsed();
+            let subject = format!("system:serviceaccount:{}:{}", self.namespace, self.name);
+            let Judged { ends, audiences } = token::judge(&token, granted, seconds, &subject, now)?;
+            self.proven.prove(self.wire, &token, &subject, audiences).await?;
+            Ok((uid, token, ends, took))
         };
         // All three run to their end: a call cut off half-way would leave its outcome unknown.
         let (account, role, binding) = futures::join!(
@@ -135,10 +146,8 @@ impl<'a> Bound<'a> {
         if let Some(foreign) = foreign {
             return Err(foreign.clone());
         }
-        let (service_account, token, granted, took) = account?;
+        let (service_account, token, expires_at, took) = account?;
         let uids = Uids { service_account, cluster_role: role?, cluster_role_binding: binding? };
-        let subject = format!("system:serviceaccount:{}:{}", self.namespace, self.name);
-        let expires_at = token::judge(&token, granted, seconds, &subject, now)?;
         Ok(Grant { token, expires_at, uids, took })
     }
 
@@ -195,35 +204,36 @@ impl<'a> Bound<'a> {
         if answer.status != StatusCode::CREATED {
             return Err(answer.failure());
         }
-        let TokenAnswer { kind, status } = answer.parse()?;
+        let TokenAnswer { kind, spec, status } = answer.parse()?;
         let TokenStatus { token, expiration_timestamp } = status;
         if kind != "TokenRequest" {
             return Err(Failure::Misbehaves(Misbehaviour::Form));
         }
+        if spec.bound_object_ref.is_some() {
+            return Err(Failure::Token(Defect::Bound));
+        }
         Ok((token, expiration_timestamp.0))
     }
 
-    /// Creates one object; one that is there and ours is as good. Returns its UID.
+    /// Creates one object; one that is there, ours and as it should be is as good. Returns its UID. What was made
+    /// other than asked is removed: it may give rights to somebody else, and may never be found again.
     pub(super) async fn ensure(&self, kind: Kind) -> Result<Option<String>, Failure> {
-        let body = encode(&self.manifest(kind))?;
+        let asked = self.manifest(kind);
+        let body = encode(&asked)?;
         // A second try is for what vanishes between the look and the leap, or was a leftover.
         for _ in 0..2 {
             let request = Request::new(self.path(kind)).create(&PostParams::default(), body.clone());
             let answer = self.send(request).await?;
             match answer.status {
                 StatusCode::CREATED => {
-                    let Made { kind: made_kind, metadata: made } = answer.parse()?;
-                    let as_asked = made_kind == kind.word()
-                        && made.name.as_deref() == Some(&self.name)
-                        && self.owner.verdict(&made) == Verdict::Ours;
-                    if as_asked {
-                        return Ok(made.uid);
-                    }
-                    // Without our marks it would never be found again.
-                    if let Some(uid) = &made.uid {
+                    let made = Found::read(&answer)?;
+                    let Some(difference) = differences(&asked, &made.object).next() else {
+                        return Ok(made.metadata.uid);
+                    };
+                    if let Some(uid) = &made.metadata.uid {
                         self.delete(kind, uid).await?;
                     }
-                    return Err(Failure::Misbehaves(Misbehaviour::Altered));
+                    return Err(Failure::Altered { kind: kind.word(), name: self.name.clone(), difference });
                 }
                 StatusCode::CONFLICT => {}
                 StatusCode::NOT_FOUND if matches!(kind, Kind::ServiceAccount) => {
@@ -232,15 +242,22 @@ impl<'a> Bound<'a> {
                 _ => return Err(answer.failure()),
             }
             let Some(found) = self.find(kind).await? else { continue };
-            match self.owner.verdict(&found) {
-                Verdict::Ours if found.deletion_timestamp.is_none() => return Ok(found.uid),
+            match self.owner.verdict(&found.metadata) {
+                Verdict::Ours if self.is_as_asked(kind, &found) => return Ok(found.metadata.uid),
                 Verdict::Foreign => return Err(self.foreign(kind)),
                 Verdict::Ours | Verdict::Leftover => {
-                    self.delete(kind, &found.uid.unwrap_or_default()).await?;
+                    self.delete(kind, &found.metadata.uid.unwrap_or_default()).await?;
                 }
             }
         }
         Err(Failure::Lingers(kind.word()))
+    }
+
+    /// Whether an object of ours that is there is as good as one that would be made now.
+    pub(super) fn is_as_asked(&self, kind: Kind, found: &Found) -> bool {
+        let asked = self.manifest(kind);
+        differences(&asked, &found.object).all(Difference::is_tolerated)
+            && found.metadata.deletion_timestamp.is_none()
     }
 
     /// Removes the object of that kind if it is ours, by its known UID or the one that it has now.
@@ -253,8 +270,8 @@ impl<'a> Bound<'a> {
             let uid = match known.take() {
                 Some(uid) => uid,
                 None => match self.find(kind).await? {
-                    Some(found) if self.owner.verdict(&found) == Verdict::Ours => {
-                        found.uid.unwrap_or_default()
+                    Some(found) if self.owner.verdict(&found.metadata) == Verdict::Ours => {
+                        found.metadata.uid.unwrap_or_default()
                     }
                     Some(_) if doubtful => return Err(self.foreign(kind)),
                     _ => return Ok(()),
@@ -281,7 +298,7 @@ impl<'a> Bound<'a> {
             _ => return Err(self.kept(kind, &answer)),
         }
         // A Status, or the object as it was: of a ServiceAccount even when it is gone.
-        let left: Made = answer.parse()?;
+        let left = Found::read(&answer)?;
         if left.metadata.finalizers.is_none_or(|f| f.is_empty()) {
             return Ok(true);
         }
@@ -293,18 +310,18 @@ impl<'a> Bound<'a> {
             return Err(self.kept(kind, &answer));
         }
         match self.find(kind).await? {
-            Some(still) if still.uid.as_deref() == Some(uid) => Err(Failure::Lingers(kind.word())),
+            Some(still) if still.metadata.uid.as_deref() == Some(uid) => Err(Failure::Lingers(kind.word())),
             _ => Ok(true),
         }
     }
 
-    pub(super) async fn find(&self, kind: Kind) -> Result<Option<ObjectMeta>, Failure> {
+    pub(super) async fn find(&self, kind: Kind) -> Result<Option<Found>, Failure> {
         let answer = self.send(Request::new(self.path(kind)).get(&self.name, &GetParams::default())).await?;
         match answer.status {
             StatusCode::OK => {
-                let Made { kind: found, metadata } = answer.parse()?;
-                let as_asked = found == kind.word();
-                as_asked.then_some(Some(metadata)).ok_or(Failure::Misbehaves(Misbehaviour::Form))
+                let found = Found::read(&answer)?;
+                let as_asked = found.object["kind"] == kind.word();
+                as_asked.then_some(Some(found)).ok_or(Failure::Misbehaves(Misbehaviour::Form))
             }
             StatusCode::NOT_FOUND => Ok(None),
             _ => Err(answer.failure()),
@@ -324,35 +341,13 @@ impl<'a> Bound<'a> {
     }
 
     pub(super) fn manifest(&self, kind: Kind) -> Value {
-        let metadata = json!({
-            "name": self.name,
-            "labels": self.owner.labels(),
-            "annotations": {"bindings.kyma-project.io/binding": self.owner.binding.as_str()},
-        });
-        match kind {
-            Kind::ServiceAccount => json!({
-                "apiVersion": "v1", "kind": kind.word(), "metadata": metadata,
-                "automountServiceAccountToken": false,
-            }),
-            Kind::ClusterRole => json!({
-                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind.word(), "metadata": metadata,
-                "rules": [
-                    {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
-                    {"nonResourceURLs": ["*"], "verbs": ["*"]},
-                ],
-            }),
-            Kind::ClusterRoleBinding => json!({
-                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind.word(), "metadata": metadata,
-                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": self.name},
-                "subjects": [{"kind": "ServiceAccount", "name": self.name, "namespace": self.namespace}],
-            }),
-        }
+        kind.manifest(self.owner, &self.name, self.namespace)
     }
 
     /// Why an object of ours was not deleted: policies and webhooks refuse by any status of 4xx.
     fn kept(&self, kind: Kind, answer: &Answer) -> Failure {
         match answer.failure() {
-            Failure::Forbidden | Failure::Misbehaves(_) if answer.status.is_client_error() => {
+            Failure::Forbidden(_) | Failure::Misbehaves(_) if answer.status.is_client_error() => {
                 Failure::Kept { kind: kind.word(), name: self.name.clone(), status: answer.status.as_u16() }
             }
             failure => failure,
@@ -361,25 +356,6 @@ impl<'a> Bound<'a> {
 
     pub(super) fn foreign(&self, kind: Kind) -> Failure {
         Failure::Foreign { kind: kind.word(), name: self.name.clone() }
-    }
-}
-
-impl Kind {
-    /// Where the objects of that kind are; `namespace` is that of the accounts.
-    pub(super) fn path(self, namespace: &str) -> String {
-        match self {
-            Self::ServiceAccount => ServiceAccount::url_path(&(), Some(namespace)),
-            Self::ClusterRole => ClusterRole::url_path(&(), None),
-            Self::ClusterRoleBinding => ClusterRoleBinding::url_path(&(), None),
-        }
-    }
-
-    const fn word(self) -> &'static str {
-        match self {
-            Self::ServiceAccount => "ServiceAccount",
-            Self::ClusterRole => "ClusterRole",
-            Self::ClusterRoleBinding => "ClusterRoleBinding",
-        }
     }
 }
 

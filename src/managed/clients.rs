@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::core::{PartialObjectMeta, Request};
 use kube::{Api, Client, Resource as _};
@@ -11,8 +12,9 @@ use moka::future::Cache;
 
 use super::address::Policy;
 use super::connect::{self, Deadlines};
-use super::failure::{Failure, Misbehaviour};
+use super::failure::{Failure, Misbehaviour, Missing};
 use super::kubeconfig::{self, Access};
+use super::proven::Proven;
 use super::wire::{Gate, Wire};
 use crate::failpoint;
 use crate::instances::state::KubeconfigRef;
@@ -33,6 +35,8 @@ pub struct Cluster {
     pub wire: Wire,
     /// UID of its `kube-system` namespace.
     pub id: String,
+    /// What is known of the tokens that its API server takes.
+    pub(super) proven: Proven,
     /// How it is reached, for the kubeconfigs that are handed out.
     pub access: Access,
     /// It is counted for as long as it is kept.
@@ -122,15 +126,21 @@ impl Clients {
     async fn connect(&self, secret: &str) -> Result<Arc<Cluster>, Failure> {
         let read = failpoint::around("controller", "read the kubeconfig", self.secrets.get_opt(secret));
         let read = tokio::time::timeout(self.deadlines.call, read);
-        let Ok(Ok(secret)) = read.await else { return Err(Failure::ReadKubeconfig) };
-        // A forced renewal empties the key first and fills it again: unreachable for now.
-        let data = secret.and_then(|s| s.data?.remove(KUBECONFIG_KEY)).filter(|d| !d.0.is_empty());
-        let access = kubeconfig::accept(&data.ok_or(Failure::NoKubeconfig)?.0)?;
+        let Ok(Ok(read)) = read.await else { return Err(Failure::ReadKubeconfig) };
+        let access = kubeconfig::accept(&config(secret, read)?.0)?;
         let client = connect::client(&access, &self.servers, self.deadlines)?;
         let wire = Wire::new(client, self.deadlines.call, self.gate.clone(), self.metrics.clone());
         let id = cluster_id(&wire).await?;
-        Ok(Arc::new(Cluster { wire, id, access, _counted: self.metrics.client() }))
+        Ok(Arc::new(Cluster { wire, id, proven: Proven::default(), access, _counted: self.metrics.client() }))
     }
+}
+
+/// The kubeconfig in its Secret, as the control plane has it.
+fn config(name: &str, secret: Option<Secret>) -> Result<ByteString, Missing> {
+    let secret = secret.ok_or_else(|| Missing::Gone(name.to_owned()))?;
+    let mut data = secret.data.unwrap_or_default();
+    let config = data.remove(KUBECONFIG_KEY).ok_or_else(|| Missing::Key(name.to_owned()))?;
+    if config.0.is_empty() { Err(Missing::Empty(name.to_owned())) } else { Ok(config) }
 }
 
 async fn cluster_id(wire: &Wire) -> Result<String, Failure> {
@@ -149,4 +159,25 @@ async fn cluster_id(wire: &Wire) -> Result<String, Failure> {
     let uid = namespace.metadata.uid.filter(|uid| !uid.is_empty() && uid.len() <= 64);
     let plain = |uid: &String| uid.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
     uid.filter(plain).ok_or(Failure::Misbehaves(Misbehaviour::Form))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_missing_of_a_kubeconfig_is_named_with_its_secret() {
+        for (secret, expected) in [
+            (json!(null), "Secret s is gone"),
+            (json!({}), "Secret s has no key 'config'"),
+            (json!({"data": {"kubeconfig": "eA=="}}), "Secret s has no key 'config'"),
+            (json!({"data": {"config": ""}}), "the key 'config' of Secret s, which must hold it, is empty"),
+        ] {
+            let missing = config("s", serde_json::from_value(secret).unwrap()).unwrap_err();
+            assert!(missing.to_string().contains(expected), "{missing}");
+        }
+        let there = serde_json::from_value(json!({"data": {"config": "eA=="}})).unwrap();
+        assert_eq!(config("s", there).unwrap().0, b"x");
+    }
 }

@@ -97,12 +97,18 @@ impl Judging {
     }
 }
 
+/// A name has no address, or nobody can say which.
+#[derive(Debug, thiserror::Error)]
+#[error("the name can't be resolved")]
+pub(super) struct Unresolved;
+
 async fn resolve(host: &str) -> Result<Vec<IpAddr>, BoxError> {
     if let Ok(ip) = host.parse() {
         return Ok(vec![ip]);
     }
-    let found = GaiResolver::new().oneshot(host.parse::<Name>()?).await?;
-    Ok(found.map(|address| address.ip()).collect())
+    let found = GaiResolver::new().oneshot(host.parse::<Name>()?).await.map_err(|_| Unresolved)?;
+    let found: Vec<_> = found.map(|address| address.ip()).collect();
+    if found.is_empty() { Err(Unresolved.into()) } else { Ok(found) }
 }
 
 impl Service<Name> for Judging {

@@ -9,8 +9,9 @@ use kube::api::ListParams;
 use kube::core::Request;
 use serde::Deserialize;
 
-use super::access::{Kind, Uids};
+use super::access::Uids;
 use super::failure::{Failure, Misbehaviour};
+use super::manifest::Kind;
 use super::ownership::ControlPlane;
 use super::wire::Wire;
 use crate::api::names::BindingId;

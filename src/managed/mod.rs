@@ -5,12 +5,16 @@
 
 pub mod access;
 pub mod address;
+mod cause;
 pub mod clients;
+mod compare;
 pub mod connect;
 pub mod failure;
 pub mod inventory;
 pub mod kubeconfig;
+mod manifest;
 pub mod ownership;
+mod proven;
 pub mod repair;
 pub mod token;
 pub mod wire;

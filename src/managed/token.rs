@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::secret::{ExposeSecret as _, SecretString};
 
@@ -30,15 +31,60 @@ pub enum Defect {
     /// It lives longer than it should.
     #[error("it lives longer than was asked")]
     TooLong,
+    /// It ends with another object than its account.
+    #[error("it is bound to another object (boundObjectRef), which was not asked for")]
+    Bound,
+    /// It is for another audience, most likely.
+    #[error(
+        "the cluster's API server does not accept it: does a mutating webhook or admission policy change its audience?"
+    )]
+    NotAccepted,
 }
 
 #[derive(Deserialize)]
 struct Claims {
     sub: Option<String>,
     exp: Option<i64>,
+    #[serde(default)]
+    aud: Audiences,
+    #[serde(rename = "kubernetes.io", default)]
+    kubernetes: Kubernetes,
 }
 
-/// Judges a token and returns when it ends (whole seconds, UTC).
+/// RFC 7519, section 4.1.3.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audiences {
+    Many(Vec<String>),
+    One(String),
+}
+
+impl Default for Audiences {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
+/// What a token may be bound to beside its account.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Kubernetes {
+    pod: Option<IgnoredAny>,
+    secret: Option<IgnoredAny>,
+    node: Option<IgnoredAny>,
+}
+
+/// What a good token says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// When it ends: whole seconds, UTC.
+    pub ends: Timestamp,
+    /// For whom it is. Nobody but its API server can say whether that is right: none was asked for, and the default is
+    /// a setting of that server.
+    pub audiences: Vec<String>,
+}
+
+/// Judges a token.
 ///
 /// `granted` is the expiry that the answer stated; the earlier of it and the token's own counts.
 /// `asked` is the wished lifetime in seconds, `subject` the account's full name.
@@ -51,7 +97,7 @@ pub fn judge(
     asked: i64,
     subject: &str,
     now: Timestamp,
-) -> Result<Timestamp, Defect> {
+) -> Result<Judged, Defect> {
     let token = token.expose_secret();
     let legal = |part: &str| {
         !part.is_empty() && part.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_".contains(&c))
@@ -66,6 +112,10 @@ pub fn judge(
     if claims.sub.as_deref() != Some(subject) {
         return Err(Defect::OtherAccount);
     }
+    let Kubernetes { pod, secret, node } = claims.kubernetes;
+    if pod.or(secret).or(node).is_some() {
+        return Err(Defect::Bound);
+    }
     let exp = claims.exp.and_then(|exp| Timestamp::from_second(exp).ok()).ok_or(Defect::NoExpiry)?;
     let latest = now + SignedDuration::from_secs(asked) + TOLERANCE;
     if exp.max(granted) > latest {
@@ -75,7 +125,12 @@ pub fn judge(
     if ends <= now {
         return Err(Defect::AlreadyOver);
     }
-    Timestamp::from_second(ends.as_second()).map_err(|_| Defect::NoExpiry)
+    let ends = Timestamp::from_second(ends.as_second()).map_err(|_| Defect::NoExpiry)?;
+    let audiences = match claims.aud {
+        Audiences::Many(audiences) => audiences,
+        Audiences::One(audience) => vec![audience],
+    };
+    Ok(Judged { ends, audiences })
 }
 
 #[cfg(test)]
@@ -94,7 +149,7 @@ mod tests {
     }
 
     fn judged(claims: &str, granted: i64) -> Result<Timestamp, Defect> {
-        judge(&token(claims), at(granted), 600, SUBJECT, at(1000))
+        judge(&token(claims), at(granted), 600, SUBJECT, at(1000)).map(|judged| judged.ends)
     }
 
     fn claims(exp: i64) -> String {
@@ -125,6 +180,26 @@ mod tests {
             Err(Defect::OtherAccount)
         );
         assert_eq!(judged(r#"{"exp":1600}"#, 1600), Err(Defect::OtherAccount));
+    }
+
+    #[test]
+    fn a_token_is_bound_to_its_account_alone() {
+        let bound = |to: &str| format!(r#"{{"sub":"{SUBJECT}","exp":1600,"kubernetes.io":{{{to}}}}}"#);
+        let account = r#""namespace":"kyma-system","serviceaccount":{"name":"kyma-binding-b","uid":"u"}"#;
+        assert_eq!(judged(&bound(account), 1600), Ok(at(1600)));
+        for kind in ["pod", "secret", "node"] {
+            let bound = bound(&format!(r#"{account},"{kind}":{{"name":"x"}}"#));
+            assert_eq!(judged(&bound, 1600), Err(Defect::Bound), "{kind}");
+        }
+    }
+
+    #[test]
+    fn audiences_are_read_in_both_forms() {
+        for (said, expected) in [(r#"["a","b"]"#, vec!["a", "b"]), (r#""a""#, vec!["a"]), ("[]", vec![])] {
+            let claims = format!(r#"{{"sub":"{SUBJECT}","exp":1600,"aud":{said}}}"#);
+            let judged = judge(&token(&claims), at(1600), 600, SUBJECT, at(1000)).unwrap();
+            assert_eq!(judged.audiences, expected);
+        }
     }
 
     #[test]

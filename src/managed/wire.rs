@@ -1,18 +1,16 @@
 //! Calls to one managed cluster, bounded in time and size.
 
-use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{Method, Request, StatusCode};
-use http_body_util::LengthLimitError;
 use kube::client::Body;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tower::ServiceExt as _;
 
-use super::connect;
-use super::failure::{Failure, Misbehaviour, Unreachable};
+use super::cause::no_answer;
+use super::failure::{Call, Failure, Misbehaviour};
 use crate::direct::Client;
 use crate::failpoint;
 use crate::secret::Zeroize as _;
@@ -40,6 +38,8 @@ pub type Gate = Arc<dyn Fn() -> bool + Send + Sync>;
 pub struct Answer {
     /// Its status; which one is expected is the caller's to say.
     pub status: StatusCode,
+    /// What was asked.
+    call: Call,
     body: Vec<u8>,
 }
 
@@ -70,7 +70,7 @@ impl Wire {
     /// When there is no answer in time, none at all, or one that is too large.
     pub async fn call(&self, request: Request<Vec<u8>>) -> Result<Answer, Failure> {
         let (began, verb) = (Instant::now(), verb(request.method()));
-        let name = failpoint::name_of(&request);
+        let (name, call) = (failpoint::name_of(&request), call_of(request.method(), request.uri().path()));
         let exchange = async {
             // Waiting counts: one slow cluster shall not collect callers. Never closed.
             let _place = self.calls.acquire().await;
@@ -79,7 +79,7 @@ impl Wire {
             }
             let sent = self.client.clone().oneshot(request.map(Body::from)).await;
             let response = sent.map_err(|error| no_answer(error.as_ref()))?;
-            Ok(Answer { status: response.status(), body: response.into_body().into() })
+            Ok(Answer { status: response.status(), call, body: response.into_body().into() })
         };
         let exchange = failpoint::around("managed", name, exchange);
         let answer = tokio::time::timeout(self.deadline, exchange).await.unwrap_or(Err(Failure::TimedOut));
@@ -94,7 +94,7 @@ impl Answer {
     pub fn failure(&self) -> Failure {
         match self.status {
             StatusCode::UNAUTHORIZED => Failure::Unauthorized,
-            StatusCode::FORBIDDEN => Failure::Forbidden,
+            StatusCode::FORBIDDEN => Failure::Forbidden(self.call),
             StatusCode::TOO_MANY_REQUESTS => Failure::RateLimited,
             status if status.is_server_error() => Failure::Unavailable(status.as_u16()),
             status => Failure::Misbehaves(Misbehaviour::Status(status.as_u16())),
@@ -122,6 +122,32 @@ fn verb(method: &Method) -> &'static str {
     }
 }
 
+/// A call as RBAC names it, which is how its right is given. All that is ever asked for has its word here.
+fn call_of(method: &Method, path: &str) -> Call {
+    const KINDS: [(&str, &str); 5] = [
+        ("namespaces", "Namespaces"),
+        ("serviceaccounts", "ServiceAccounts"),
+        ("clusterroles", "ClusterRoles"),
+        ("clusterrolebindings", "ClusterRoleBindings"),
+        ("tokenreviews", "TokenReviews"),
+    ];
+    let mut parts = path.rsplit('/');
+    let (last, before) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let kind = |plural: &str| KINDS.iter().find(|(known, _)| *known == plural).map(|(_, kind)| *kind);
+    let (what, one) = match (last, kind(last), kind(before)) {
+        ("token", ..) => ("tokens of ServiceAccounts (serviceaccounts/token)", false),
+        (_, Some(kind), _) => (kind, false),
+        (_, None, Some(kind)) => (kind, true),
+        (_, None, None) => ("what it was asked for", false),
+    };
+    let verb = match *method {
+        Method::GET if one => "get",
+        Method::GET => "list",
+        _ => verb(method),
+    };
+    Call { verb, what }
+}
+
 /// A label of few values.
 fn result(answer: &Result<Answer, Failure>) -> &'static str {
     match answer {
@@ -138,72 +164,49 @@ fn result(answer: &Result<Answer, Failure>) -> &'static str {
     }
 }
 
-fn no_answer(error: &(dyn StdError + 'static)) -> Failure {
-    let mut source = Some(error);
-    let mut cause = Unreachable::NoConnection;
-    while let Some(error) = source {
-        if let Some(refused) = connect::refused(error) {
-            return Failure::Address(refused);
-        }
-        if error.is::<LengthLimitError>() {
-            return Failure::Misbehaves(Misbehaviour::TooLarge);
-        }
-        if error.downcast_ref::<rustls::Error>().is_some() {
-            return Failure::Unreachable(Unreachable::Tls);
-        }
-        if let Some(hyper) = error.downcast_ref::<hyper::Error>() {
-            if hyper.is_incomplete_message() || hyper.is_closed() || hyper.is_canceled() {
-                cause = Unreachable::Lost;
-            } else if hyper.is_parse() {
-                return Failure::Misbehaves(Misbehaviour::Form);
-            }
-        }
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            match io.kind() {
-                std::io::ErrorKind::TimedOut => return Failure::TimedOut,
-                std::io::ErrorKind::ConnectionRefused => return Failure::Unreachable(Unreachable::Refused),
-                std::io::ErrorKind::ConnectionReset
-                | std::io::ErrorKind::BrokenPipe
-                | std::io::ErrorKind::UnexpectedEof => cause = Unreachable::Lost,
-                // rustls reports its errors wrapped into an io error of this kind.
-                std::io::ErrorKind::InvalidData => cause = Unreachable::Tls,
-                _ => {}
-            }
-            // io::Error hides a wrapped error from `source`.
-            if let Some(inner) = io.get_ref() {
-                source = Some(inner);
-                continue;
-            }
-        }
-        source = error.source();
-    }
-    Failure::Unreachable(cause)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Error, ErrorKind};
+    use crate::managed::failure::{Tls, Unreachable};
+
+    const ASKED: Call = Call { verb: "create", what: "ClusterRoles" };
+
+    fn answer(status: StatusCode) -> Answer {
+        Answer { status, call: ASKED, body: Vec::new() }
+    }
 
     #[test]
-    fn a_cause_is_one_of_our_words() {
-        let refused = Error::from(ErrorKind::ConnectionRefused);
-        assert_eq!(no_answer(&refused), Failure::Unreachable(Unreachable::Refused));
-        let tls = Error::new(ErrorKind::InvalidData, rustls::Error::HandshakeNotComplete);
-        assert_eq!(no_answer(&tls), Failure::Unreachable(Unreachable::Tls));
-        assert_eq!(no_answer(&Error::from(ErrorKind::TimedOut)), Failure::TimedOut);
-        assert_eq!(no_answer(&Error::other("remote text")), Failure::Unreachable(Unreachable::NoConnection));
+    fn a_refused_call_is_named_as_rbac_names_it() {
+        let rbac = "/apis/rbac.authorization.k8s.io/v1";
+        for (method, path, expected) in [
+            (Method::GET, "/api/v1/namespaces/kube-system", "get Namespaces"),
+            (Method::POST, "/api/v1/namespaces/kyma-system/serviceaccounts", "create ServiceAccounts"),
+            (Method::GET, "/api/v1/namespaces/kyma-system/serviceaccounts", "list ServiceAccounts"),
+            (
+                Method::POST,
+                "/api/v1/namespaces/kyma-system/serviceaccounts/a/token",
+                "create tokens of ServiceAccounts (serviceaccounts/token)",
+            ),
+            (Method::POST, &format!("{rbac}/clusterrolebindings"), "create ClusterRoleBindings"),
+            (Method::DELETE, &format!("{rbac}/clusterroles/token-of-a"), "delete ClusterRoles"),
+            (Method::PATCH, &format!("{rbac}/clusterroles/a"), "patch ClusterRoles"),
+            (Method::POST, "/apis/authentication.k8s.io/v1/tokenreviews", "create TokenReviews"),
+        ] {
+            assert_eq!(call_of(&method, path).to_string(), expected);
+        }
+        let refused = answer(StatusCode::FORBIDDEN).failure().to_string();
+        assert!(refused.contains("refuses to create ClusterRoles (HTTP 403)"), "{refused}");
     }
 
     #[test]
     fn labels_are_few() {
         let of = |code: u16| {
             let status = StatusCode::from_u16(code).unwrap();
-            result(&Ok(Answer { status, body: Vec::new() }))
+            result(&Ok(answer(status)))
         };
         assert_eq!([201, 302, 404, 503, 999].map(of), ["2xx", "other", "4xx", "5xx", "other"]);
         assert_eq!(result(&Err(Failure::TimedOut)), "timeout");
-        assert_eq!(result(&Err(Failure::Unreachable(Unreachable::Tls))), "unreachable");
+        assert_eq!(result(&Err(Failure::Unreachable(Unreachable::Tls(Tls::Expired)))), "unreachable");
         assert_eq!(result(&Err(Failure::Misbehaves(Misbehaviour::TooLarge))), "misbehaves");
         assert_eq!((verb(&Method::POST), verb(&Method::TRACE)), ("create", "other"));
     }
@@ -212,10 +215,10 @@ mod tests {
     fn statuses_have_their_failures() {
         let of = |code: u16| {
             let status = StatusCode::from_u16(code).unwrap_or_default();
-            Answer { status, body: Vec::new() }.failure()
+            answer(status).failure()
         };
         assert_eq!(of(401), Failure::Unauthorized);
-        assert_eq!(of(403), Failure::Forbidden);
+        assert_eq!(of(403), Failure::Forbidden(ASKED));
         assert_eq!(of(429), Failure::RateLimited);
         assert_eq!(of(503), Failure::Unavailable(503));
         assert_eq!(of(302), Failure::Misbehaves(Misbehaviour::Status(302)));

@@ -72,7 +72,6 @@ impl Floor {
         let account = serde_json::from_value(json!({"metadata": metadata}))?;
         let role = serde_json::from_value(json!({"metadata": metadata, "rules": [
             {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
-            {"nonResourceURLs": ["*"], "verbs": ["*"]},
         ]}))?;
         let role_binding = serde_json::from_value(json!({
             "metadata": metadata,

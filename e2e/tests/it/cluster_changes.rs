@@ -40,26 +40,6 @@ async fn a_rotated_kubeconfig_is_taken_up() {
 }
 
 #[tokio::test]
-async fn an_emptied_kubeconfig_is_unreachable_for_now_and_recovers() {
-    let (stage, instance) = stage("emptied").await;
-    stage.rotate("r-emptied", None).await.unwrap();
-    let operator = stage.operator(program(), &["--create-timeout", "1s"]).await.unwrap();
-    let osb = operator.osb();
-    let waiting = osb.bind(&instance, "emptied-1", None).await.unwrap();
-    assert_eq!(waiting.status, 503);
-    assert!(waiting.headers.contains_key("retry-after"));
-    assert!(
-        waiting.description().contains("kubeconfig is missing for the moment"),
-        "{}",
-        waiting.description()
-    );
-    stage.condition("emptied-1", "Ready", "False", "ClusterUnreachable").await.unwrap();
-    stage.rotate("r-emptied", Some(&world().await.managed.admin_kubeconfig())).await.unwrap();
-    prove(&stage.ready("emptied-1").await.unwrap()).await.unwrap();
-    assert_eq!(osb.bound(&instance, "emptied-1").await.unwrap().status, 200, "the same PUT joins it");
-}
-
-#[tokio::test]
 async fn two_secrets_that_claim_an_instance_are_refused_by_name() {
     let (stage, instance) = stage("claimed").await;
     stage.register(&instance, "r-rival", &world().await.managed.admin_kubeconfig()).await.unwrap();

@@ -29,6 +29,7 @@ const BIND: &[&str] = &[
     "managed: POST clusterroles",
     "managed: POST clusterrolebindings",
     "managed: POST serviceaccounts/token",
+    "managed: POST tokenreviews",
     "controller: create the Secret",
     "controller: write the status",
 ];
@@ -42,6 +43,7 @@ const APPLY: &[&str] = &[
     "managed: POST clusterroles",
     "managed: POST clusterrolebindings",
     "managed: POST serviceaccounts/token",
+    "managed: POST tokenreviews",
     "controller: create the Secret",
     "controller: write the status",
     "controller: write the Event",
@@ -59,6 +61,7 @@ const RESUME: &[&str] = &[
     "managed: POST clusterrolebindings",
     "managed: GET clusterrolebindings",
     "managed: POST serviceaccounts/token",
+    "managed: POST tokenreviews",
     "controller: create the Secret",
     "controller: read the binding",
     "controller: read the Secret",

@@ -102,7 +102,7 @@ async fn live_with(stage: &Stage<'_>, osb: &Osb, i: usize, row: &Row) -> (String
     .await
     .unwrap();
     // Somebody may have a token that was not seen here: until the next try there is nothing to use it for.
-    if matches!(row.reason, "TokenRefused" | "ClusterMisbehaves") && !row.about_everything {
+    if matches!(row.reason, "TokenRefused" | "ClusterMisbehaves" | "ObjectAltered") && !row.about_everything {
         eventually(&format!("{}: what was made to be removed", row.lie), PATIENCE, async || {
             let left = liar.objects();
             if left.is_empty() { Ok(()) } else { Err(left.join(", ")) }

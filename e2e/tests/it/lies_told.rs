@@ -143,14 +143,67 @@ pub fn rows() -> Vec<Row> {
         ),
         row(
             "201 with another kind, when made",
-            "ClusterMisbehaves",
-            "differs from what was asked",
+            "ObjectAltered",
+            "it has another kind or name",
             made!(|_, _| pod(201)),
         ),
         all("200 with another kind, to everything", "ClusterMisbehaves", form, |_, _| pod(200)),
-        row("201 with foreign labels", "ClusterMisbehaves", "differs from what was asked", |a, mut t| {
+        row("201 with foreign labels", "ObjectAltered", "it lacks labels of ours", |a, mut t| {
             if a.makes("clusterroles") {
                 t.body["metadata"]["labels"] = json!({"app.kubernetes.io/managed-by": STRANGER});
+            }
+            t.into()
+        }),
+        row("a role binding of another role", "ObjectAltered", "it refers to another role", |a, mut t| {
+            if a.makes("clusterrolebindings") {
+                t.body["roleRef"]["name"] = STRANGER.into();
+            }
+            t.into()
+        }),
+        row("a role binding of somebody else", "ObjectAltered", "its subjects are not", |a, mut t| {
+            if a.makes("clusterrolebindings") {
+                t.body["subjects"][0]["name"] = STRANGER.into();
+            }
+            t.into()
+        }),
+        row("a role binding with a subject more", "ObjectAltered", "its subjects are not", |a, mut t| {
+            if a.makes("clusterrolebindings")
+                && let Some(subjects) = t.body["subjects"].as_array_mut()
+            {
+                subjects.push(json!({"kind": "User", "name": STRANGER}));
+            }
+            t.into()
+        }),
+        row("a role with other rules", "ObjectAltered", "its rules are not those", |a, mut t| {
+            if a.makes("clusterroles") {
+                t.body["rules"][0]["resources"] = json!([STRANGER]);
+            }
+            t.into()
+        }),
+        row("an account that pods mount", "ObjectAltered", "it would be mounted into pods", |a, mut t| {
+            if a.makes("serviceaccounts") {
+                t.body["automountServiceAccountToken"] = true.into();
+            }
+            t.into()
+        }),
+        row(
+            "a token that ends with a Secret",
+            "TokenRefused",
+            "it is bound to another object",
+            |a, mut t| {
+                if a.makes("token") {
+                    t.body["spec"]["boundObjectRef"] = json!({"kind": "Secret", "name": STRANGER});
+                }
+                t.into()
+            },
+        ),
+        row("a token for another audience", "TokenRefused", "API server does not accept it", |a, mut t| {
+            if a.makes("token") {
+                let account = a.path.trim_end_matches("/token").rsplit('/').next().unwrap_or_default();
+                let subject = format!("system:serviceaccount:kyma-system:{account}");
+                let ends = Timestamp::now() + SignedDuration::from_secs(600);
+                let claims = json!({"sub": subject, "exp": ends.as_second(), "aud": [STRANGER]});
+                t.body["status"]["token"] = jwt(&claims).into();
             }
             t.into()
         }),

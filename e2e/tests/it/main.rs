@@ -5,12 +5,14 @@
 mod addresses;
 mod admission;
 mod alerts;
+mod altered;
 mod asynchronous;
 mod auth;
 mod bench;
 mod bounds;
 mod browser;
 mod canary;
+mod causes;
 mod chart;
 mod chart_argocd;
 mod chart_dependency;

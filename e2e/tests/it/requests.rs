@@ -59,6 +59,7 @@ const FIRST: Asked = Asked {
         "create clusterroles",
         "create clusterrolebindings",
         "create serviceaccounts/token",
+        "create tokenreviews",
     ],
 };
 
