@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use e2e::fake::{Death, Fake};
+use e2e::liar::{Asked, Liar, Reply, Truth};
 use e2e::stage::{SOON, prepare_managed, prove};
 use e2e::{Cluster, Osb, Stage, eventually};
 use futures::future::join_all;
@@ -116,4 +117,45 @@ async fn a_cluster_that_was_dead_for_long_is_noticed_within_seconds() {
     ] {
         assert!(metrics.contains(series), "{series} is not in\n{metrics}");
     }
+}
+
+/// Answers that it is there, and fails all else.
+fn half_well(asked: &Asked, truth: Truth) -> Reply {
+    if asked.path.ends_with("/namespaces/kube-system") { truth.into() } else { Reply::new(503, "") }
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_half_well_delays_no_other() {
+    let stage = Stage::new(&world().await.control, "half").await.unwrap();
+    let operator = stage.operator(program(), &[]).await.unwrap();
+    let half = Liar::start(half_well).await.unwrap();
+    stage.register("i-half", "r-half", half.kubeconfig()).await.unwrap();
+    stage.apply("half-1", "i-half", None).await.unwrap();
+    let count = |instance: &str, word: &str| {
+        let of_it = |line: &&str| line.contains(word) && line.contains(instance);
+        operator.log().lines().filter(of_it).count()
+    };
+    // Asked after 2, 6, 14, 30 and 62 s: the next question is a minute away.
+    eventually("it to be asked seldom", SOON * 5, async || match count("i-half", "answers again") {
+        n if n >= 5 => Ok(()),
+        n => Err(n),
+    })
+    .await
+    .unwrap();
+    let dead = Liar::start(|_, _| Reply::new(503, "")).await.unwrap();
+    stage.register("i-half-dead", "r-half-dead", dead.kubeconfig()).await.unwrap();
+    stage.apply("half-dead", "i-half-dead", None).await.unwrap();
+    // Then its binding's own next try is at least six seconds away.
+    eventually("the waits of its binding to have grown", SOON * 2, async || {
+        let n = count("half-dead", "trying again");
+        if n >= 4 { Ok(()) } else { Err(n) }
+    })
+    .await
+    .unwrap();
+    dead.repent();
+    let up = Instant::now();
+    stage.ready("half-dead").await.unwrap();
+    println!("recovered after {:?}", up.elapsed());
+    assert_eq!(count("i-half-dead", "answers again"), 1, "it was asked, and not come upon");
+    assert!(up.elapsed() < Duration::from_secs(6), "{:?}", up.elapsed());
 }
