@@ -9,6 +9,7 @@ use kube::{Resource as _, ResourceExt as _};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
+use super::abandoned::Abandoned;
 use super::decide::BindablePlans;
 use super::events::Told;
 use super::health::Health;
@@ -79,6 +80,8 @@ pub struct Context {
     pub recorder: Recorder,
     /// Names of bindings to look at though their objects haven't changed.
     pub look: mpsc::Sender<String>,
+    /// Bindings that were let go although their access is there, until it ends by itself.
+    pub abandoned: Abandoned,
     /// Counters.
     pub metrics: Arc<Metrics>,
 }

@@ -5,17 +5,20 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
-use crate::api::binding::KymaBinding;
+use crate::api::binding::{KymaBinding, MIN_EXPIRATION_SECONDS};
 use crate::api::conditions::{Kind, Reason};
 use crate::api::names::FINALIZER;
-use crate::instances::ABSENCE;
 use crate::instances::state::{KubeconfigRef, State, Target};
+use crate::instances::{ABSENCE, Absence};
 
 /// How much longer than asked a binding may live, whatever its status says: clocks differ.
 pub const GRACE: SignedDuration = SignedDuration::from_mins(1);
 
 const ABSENT: &str = "instance does not exist";
-const SUSPENDED: &str = "instance does not exist: it is suspended or being deleted";
+const MISSING: &str =
+    "the Secret or Runtime that described the instance is gone since a moment ago; it may come back";
+const SUSPENDED: &str = "instance does not exist: it is suspended";
+const DELETING: &str = "instance does not exist: it is being deleted";
 
 /// Plans whose instances may have bindings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,8 +46,8 @@ pub struct Facts<'a> {
     pub made_on: Option<&'a str>,
     /// Whether its cluster would not let it be removed.
     pub unrevoked: bool,
-    /// Since when nothing describes the instance; means something only while that is so.
-    pub absent_since: Timestamp,
+    /// Its instance's absence; means something only while nothing describes it.
+    pub absence: Absence,
     /// Which plans are bindable.
     pub bindable: &'a BindablePlans,
     /// Shortest and longest lifetime, seconds.
@@ -58,7 +61,9 @@ pub struct Facts<'a> {
 pub enum GiveUp {
     /// A person said so by annotation.
     Forgotten,
-    /// Its kubeconfig is gone and so is, or soon will be, the cluster.
+    /// Nothing describes the instance any more.
+    InstanceGone,
+    /// Its kubeconfig is gone, and the Runtime is being deleted.
     ClusterGone,
     /// The instance has another cluster now.
     ClusterReplaced,
@@ -126,8 +131,12 @@ pub fn decide(facts: &Facts) -> Step {
         return Step::Reject(Reason::ExpirationRefused, message);
     }
     match instance {
+        State::Unknown if facts.absence.vanished && !believed_absent(facts) => {
+            hold(Reason::InstanceMissing, MISSING)
+        }
         State::Unknown => hold(Reason::InstanceUnknown, ABSENT),
         State::Suspended(_) => hold(Reason::InstanceSuspended, SUSPENDED),
+        State::Deleting(_) => hold(Reason::InstanceSuspended, DELETING),
         State::InProgress => hold(
             Reason::InstanceInProgress,
             "instance creation is in progress: bind again when it is complete",
@@ -158,13 +167,20 @@ pub fn decide(facts: &Facts) -> Step {
 fn after_issue(facts: &Facts) -> Step {
     match facts.instance {
         State::Unknown if believed_absent(facts) => Step::Delete(Reason::InstanceUnknown),
-        State::Unknown => hold(Reason::InstanceUnknown, ABSENT),
-        State::Ready(target) | State::Suspended(target) if !same_runtime(facts, target) => {
+        // Its kubeconfig works as before, so nothing is said of it until that is decided.
+        State::Unknown => {
+            let believed = facts.absence.since.checked_add(ABSENCE).ok();
+            Step::Rest(believed.into_iter().chain(end(facts)).min())
+        }
+        State::Ready(target) | State::Suspended(target) | State::Deleting(target)
+            if !same_runtime(facts, target) =>
+        {
             Step::Delete(Reason::ClusterReplaced)
         }
         // A manifest that was replaced took it off: without it, nothing would be removed in the end.
         _ if !has_finalizer(facts.binding) => Step::AddFinalizer,
         State::Suspended(_) => hold(Reason::InstanceSuspended, SUSPENDED),
+        State::Deleting(_) => hold(Reason::InstanceSuspended, DELETING),
         State::Ready(target) if facts.doubted => Step::Repair(target.clone()),
         State::Ready(target) if facts.secret_created.is_none() => Step::Renew(target.clone()),
         // What an instance goes through after it was ready doesn't take a kubeconfig away.
@@ -204,6 +220,21 @@ pub fn latest_end(binding: &KymaBinding) -> Option<Timestamp> {
     binding.created_at()?.checked_add(asked + asked + GRACE).ok()
 }
 
+/// When the last token that may have been handed out has ended. One that was made again for a short rest lives the
+/// shortest time that an API server grants, from about the creation of its Secret on.
+#[must_use]
+pub fn tokens_end(
+    binding: &KymaBinding,
+    recorded: Option<Timestamp>,
+    secret_created: Option<Timestamp>,
+) -> Timestamp {
+    let issued = recorded.or_else(|| binding.expires_at());
+    let shortest = SignedDuration::from_secs(MIN_EXPIRATION_SECONDS);
+    let again = secret_created.and_then(|created| created.checked_add(shortest).ok());
+    let known = issued.max(again).filter(|_| issued.is_some());
+    known.or_else(|| latest_end(binding)).unwrap_or(Timestamp::MAX)
+}
+
 /// What a try depends on beside the time: when it changes, a failed try is worth another at once. So the end of a
 /// binding waits for nothing that failed before, and only for its own failures.
 #[must_use]
@@ -212,15 +243,18 @@ pub fn circumstances(step: &Step, binding: &KymaBinding, instance: &State) -> St
         return format!("end/{}", why.as_str());
     }
     let instance = match instance {
-        State::Ready(Target { runtime_id, kubeconfig, .. })
-        | State::Suspended(Target { runtime_id, kubeconfig, .. }) => {
-            let edition = kubeconfig.as_ref().map_or("", |k| &k.resource_version);
-            let suspended = matches!(instance, State::Suspended(_));
-            format!("{suspended}/{runtime_id}/{edition}")
-        }
-        other => format!("{other:?}"),
+        State::Ready(target) => format!("ready/{}", edition(target)),
+        State::Suspended(target) => format!("suspended/{}", edition(target)),
+        State::Deleting(target) => format!("deleting/{}", edition(target)),
+        State::Unknown | State::InProgress | State::Failed | State::Ambiguous(..) => format!("{instance:?}"),
     };
     format!("{}/{}/{instance}", binding.is_deleting(), binding.is_forgotten())
+}
+
+/// Which cluster, and which kubeconfig of it.
+fn edition(target: &Target) -> String {
+    let edition = target.kubeconfig.as_ref().map_or("", |k| &k.resource_version);
+    format!("{}/{edition}", target.runtime_id)
 }
 
 fn removal(facts: &Facts) -> Removal {
@@ -233,16 +267,19 @@ fn removal(facts: &Facts) -> Removal {
         return Removal::GiveUp(GiveUp::Forgotten);
     }
     match instance {
-        State::Ready(target) | State::Suspended(target) if pinned(facts) && !same_runtime(facts, target) => {
+        State::Ready(target) | State::Suspended(target) | State::Deleting(target)
+            if pinned(facts) && !same_runtime(facts, target) =>
+        {
             Removal::GiveUp(GiveUp::ClusterReplaced)
         }
         State::Ready(Target { kubeconfig: Some(kubeconfig), .. })
-        | State::Suspended(Target { kubeconfig: Some(kubeconfig), .. }) => {
-            Removal::Revoke(kubeconfig.clone())
-        }
-        State::Unknown if !believed_absent(facts) => Removal::Later(Reason::InstanceUnknown),
-        State::Unknown | State::Suspended(_) => Removal::GiveUp(GiveUp::ClusterGone),
-        State::Ready(_) => Removal::Later(Reason::ClusterUnreachable),
+        | State::Suspended(Target { kubeconfig: Some(kubeconfig), .. })
+        | State::Deleting(Target { kubeconfig: Some(kubeconfig), .. }) => Removal::Revoke(kubeconfig.clone()),
+        State::Unknown if !believed_absent(facts) => Removal::Later(Reason::InstanceMissing),
+        State::Unknown => Removal::GiveUp(GiveUp::InstanceGone),
+        State::Deleting(_) => Removal::GiveUp(GiveUp::ClusterGone),
+        // Its cluster is there, and so are the tokens: whoever rotates a kubeconfig may be about to put it back.
+        State::Ready(_) | State::Suspended(_) => Removal::Later(Reason::KubeconfigMissing),
         State::InProgress | State::Failed if pinned(facts) => Removal::Later(Reason::ClusterUnreachable),
         State::Ambiguous(..) => Removal::Later(Reason::InstanceAmbiguous),
         // Never provisioned and never pinned: there was no cluster to make anything in.
@@ -252,7 +289,7 @@ fn removal(facts: &Facts) -> Removal {
 
 /// An instance that has just vanished may be about to come back.
 fn believed_absent(facts: &Facts) -> bool {
-    facts.now.duration_since(facts.absent_since) >= ABSENCE
+    facts.now.duration_since(facts.absence.since) >= ABSENCE
 }
 
 /// The runtime on which the binding is, or was, made.

@@ -54,7 +54,8 @@ fn instance() -> impl Strategy<Value = State> {
         Just(State::Failed),
         Just(State::Ambiguous("a".into(), "b".into())),
         target.clone().prop_map(State::Ready),
-        target.prop_map(State::Suspended),
+        target.clone().prop_map(State::Suspended),
+        target.prop_map(State::Deleting),
     ]
 }
 
@@ -66,7 +67,7 @@ proptest! {
         binding in binding(),
         instance in instance(),
         secret in option::of(990..1_700_i64),
-        [doubted, touched, unrevoked] in any::<[bool; 3]>(),
+        [doubted, touched, unrevoked, vanished] in any::<[bool; 4]>(),
         made_on in option::of(prop_oneof![Just("r"), Just("other")]),
         absent in 900..2_500_i64,
         now in 1_000..2_500_i64,
@@ -75,7 +76,7 @@ proptest! {
         let bindable = if named { BindablePlans::Named(["azure".to_owned()].into()) } else { BindablePlans::All };
         let facts = Facts {
             binding: &binding, instance: &instance, secret_created: secret.map(at), doubted, touched, made_on, unrevoked,
-            absent_since: at(absent), bindable: &bindable, lifetimes: (600, 7200), now: at(now),
+            absence: Absence { since: at(absent), vanished }, bindable: &bindable, lifetimes: (600, 7200), now: at(now),
         };
         let step = decide(&facts);
         let over = end(&facts).is_none_or(|end| end <= at(now));
@@ -109,21 +110,21 @@ proptest! {
             }
             Step::Remove(Removal::GiveUp(why)) => {
                 prop_assert!(touched);
-                let gone = absent_long || matches!(&instance, State::Suspended(t) if t.kubeconfig.is_none());
                 match why {
                     GiveUp::Forgotten => {
                         prop_assert!(binding.is_forgotten() && (unrevoked || instance.reachable().is_none()));
                     }
-                    GiveUp::ClusterGone => prop_assert!(gone),
-                    GiveUp::ClusterReplaced => prop_assert!(
-                        matches!(&instance, State::Ready(t) | State::Suspended(t) if pinned_elsewhere(t))
-                    ),
+                    GiveUp::InstanceGone => prop_assert!(absent_long),
+                    GiveUp::ClusterGone => {
+                        prop_assert!(matches!(&instance, State::Deleting(t) if t.kubeconfig.is_none()));
+                    }
+                    GiveUp::ClusterReplaced => prop_assert!(instance.target().is_some_and(pinned_elsewhere)),
                 }
             }
             Step::Delete(Reason::InstanceUnknown) => prop_assert!(absent_long && is_issued(&binding)),
-            Step::Delete(Reason::ClusterReplaced) => prop_assert!(
-                matches!(&instance, State::Ready(t) | State::Suspended(t) if runtime.as_ref() != Some(&t.runtime_id))
-            ),
+            Step::Delete(Reason::ClusterReplaced) => {
+                prop_assert!(instance.target().is_some_and(|t| runtime.as_ref() != Some(&t.runtime_id)));
+            }
             Step::Keep | Step::Hold(..) | Step::Reject(..) => prop_assert!(!binding.is(Kind::Stalled)),
             Step::Delete(_) | Step::AddFinalizer | Step::Remove(_) => {}
         }

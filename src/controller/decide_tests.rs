@@ -61,7 +61,7 @@ struct World {
     touched: bool,
     made_on: Option<&'static str>,
     unrevoked: bool,
-    absent_since: Timestamp,
+    absence: Absence,
     bindable: BindablePlans,
     now: Timestamp,
 }
@@ -75,7 +75,7 @@ impl Default for World {
             touched: true,
             made_on: None,
             unrevoked: false,
-            absent_since: at(0),
+            absence: Absence { since: at(0), vanished: false },
             bindable: BindablePlans::All,
             now: at(1002),
         }
@@ -92,7 +92,7 @@ impl World {
             touched: self.touched,
             made_on: self.made_on,
             unrevoked: self.unrevoked,
-            absent_since: self.absent_since,
+            absence: self.absence,
             bindable: &self.bindable,
             lifetimes: (600, 7200),
             now: self.now,
@@ -120,6 +120,7 @@ fn other_instances_hold_it_until_its_time_is_up() {
     for (instance, expected) in [
         (State::Unknown, Reason::InstanceUnknown),
         (State::Suspended(target("r")), Reason::InstanceSuspended),
+        (State::Deleting(target("r")), Reason::InstanceSuspended),
         (State::InProgress, Reason::InstanceInProgress),
         (State::Failed, Reason::InstanceFailed),
         (State::Ambiguous("Secret a".into(), "Secret b".into()), Reason::InstanceAmbiguous),
@@ -221,13 +222,19 @@ fn a_lifetime_that_is_not_granted_here_is_rejected() {
 
 #[test]
 fn an_instance_that_has_just_vanished_may_come_back() {
-    let mut world = World { instance: State::Unknown, absent_since: at(995), ..World::default() };
-    assert_eq!(reason(&world.decide(&binding(issued(1601)))), Reason::InstanceUnknown);
-    assert!(matches!(world.decide(&binding(issued(1601))), Step::Hold(..)));
-    assert_eq!(world.decide(&deleting(issued(1601))), Step::Remove(Removal::Later(Reason::InstanceUnknown)));
+    let absence = Absence { since: at(995), vanished: false };
+    let mut world = World { instance: State::Unknown, absence, ..World::default() };
+    assert_eq!(reason(&world.decide(&binding(json!({})))), Reason::InstanceUnknown, "never heard of");
+    world.absence.vanished = true;
+    assert_eq!(reason(&world.decide(&binding(json!({})))), Reason::InstanceMissing);
+    // What was issued works, and is shown as before.
+    assert_eq!(world.decide(&binding(issued(1601))), Step::Rest(Some(at(1005))));
+    assert_eq!(world.decide(&binding(issued(1003))), Step::Rest(Some(at(1003))));
+    assert_eq!(world.decide(&deleting(issued(1601))), Step::Remove(Removal::Later(Reason::InstanceMissing)));
     world.now = at(1005);
+    assert_eq!(reason(&world.decide(&binding(json!({})))), Reason::InstanceUnknown);
     assert_eq!(world.decide(&binding(issued(1601))), Step::Delete(Reason::InstanceUnknown));
-    assert_eq!(world.decide(&deleting(issued(1601))), Step::Remove(Removal::GiveUp(GiveUp::ClusterGone)));
+    assert_eq!(world.decide(&deleting(issued(1601))), Step::Remove(Removal::GiveUp(GiveUp::InstanceGone)));
 }
 
 #[test]
@@ -248,8 +255,10 @@ fn another_cluster_ends_it() {
 fn a_vanished_instance_takes_its_bindings_along_and_a_suspended_one_holds_them() {
     let mut world = World { instance: State::Unknown, ..World::default() };
     assert_eq!(world.decide(&binding(issued(1601))), Step::Delete(Reason::InstanceUnknown));
-    world.instance = State::Suspended(target("r"));
-    assert_eq!(reason(&world.decide(&binding(issued(1601)))), Reason::InstanceSuspended);
+    for instance in [State::Suspended(target("r")), State::Deleting(target("r"))] {
+        world.instance = instance;
+        assert_eq!(reason(&world.decide(&binding(issued(1601)))), Reason::InstanceSuspended);
+    }
     for instance in [State::InProgress, State::Failed, State::Ambiguous(String::new(), String::new())] {
         world.instance = instance;
         assert_eq!(world.decide(&binding(issued(1601))), Step::Keep);
@@ -273,8 +282,10 @@ fn removal_goes_where_the_access_is() {
     let mut world = World::default();
     let gone = deleting(issued(1601));
     assert_eq!(world.decide(&gone), Step::Remove(Removal::Revoke(kubeconfig())));
-    world.instance = State::Suspended(target("r"));
-    assert_eq!(world.decide(&gone), Step::Remove(Removal::Revoke(kubeconfig())));
+    for instance in [State::Suspended(target("r")), State::Deleting(target("r"))] {
+        world.instance = instance;
+        assert_eq!(world.decide(&gone), Step::Remove(Removal::Revoke(kubeconfig())));
+    }
     world.touched = false;
     assert_eq!(world.decide(&gone), Step::Remove(Removal::Nothing));
     assert_eq!(world.decide(&deleting(json!({"metadata": {"finalizers": ["other/one"]}}))), Step::Rest(None));
@@ -285,9 +296,11 @@ fn what_cant_be_reached_is_retried_or_given_up() {
     let gone = deleting(issued(1601));
     let no_kubeconfig = Target { kubeconfig: None, ..target("r") };
     for (instance, expected) in [
-        (State::Ready(no_kubeconfig.clone()), Removal::Later(Reason::ClusterUnreachable)),
-        (State::Suspended(no_kubeconfig), Removal::GiveUp(GiveUp::ClusterGone)),
-        (State::Unknown, Removal::GiveUp(GiveUp::ClusterGone)),
+        (State::Ready(no_kubeconfig.clone()), Removal::Later(Reason::KubeconfigMissing)),
+        // The Runtime lives, and so do the tokens.
+        (State::Suspended(no_kubeconfig.clone()), Removal::Later(Reason::KubeconfigMissing)),
+        (State::Deleting(no_kubeconfig), Removal::GiveUp(GiveUp::ClusterGone)),
+        (State::Unknown, Removal::GiveUp(GiveUp::InstanceGone)),
         (State::InProgress, Removal::Later(Reason::ClusterUnreachable)),
         (State::Ambiguous(String::new(), String::new()), Removal::Later(Reason::InstanceAmbiguous)),
     ] {
@@ -326,4 +339,17 @@ fn the_end_waits_for_no_failure_of_another_kind() {
     assert!(ends.iter().all(|end| *end != made));
     assert!(ends[0] != ends[1] && ends[1] != ends[2]);
     assert_ne!(with(&Step::Remove(Removal::Nothing)), ends[0]);
+}
+
+#[test]
+fn it_is_known_when_the_last_token_ends() {
+    let ready = binding(issued(1601));
+    assert_eq!(
+        tokens_end(&ready, Some(at(1600)), Some(at(1000))),
+        at(1600),
+        "what is written down goes first"
+    );
+    assert_eq!(tokens_end(&ready, None, Some(at(1000))), at(1601));
+    assert_eq!(tokens_end(&ready, None, Some(at(1500))), at(2100), "its Secret was made again");
+    assert_eq!(tokens_end(&binding(json!({})), None, None), at(1000 + 1260), "nobody knows what was issued");
 }

@@ -38,7 +38,7 @@ impl Round<'_> {
     /// the access of none shall wait for what else is to be removed of the others. That goes by the road of all
     /// removals, and so does the role binding, if it can't be removed at once.
     pub(super) async fn end(&self, why: Reason, instance: &State) -> Result<Action, Error> {
-        if let (Reason::Expired, State::Ready(target) | State::Suspended(target)) = (why, instance)
+        if let (Reason::Expired, Some(target)) = (why, instance.target())
             && decide::is_issued(self.binding)
         {
             let until = Instant::now() + FIRST;

@@ -69,7 +69,7 @@ pub fn look(binding: &KymaBinding, ctx: &Context) -> Result<Found, NameError> {
         (entry.touched, entry.doubted, entry.refusals > 0, entry.record.clone())
     };
     let record = record.and_then(|record| record.get());
-    let absent_since = ctx.instances.absent_since(&binding.spec.instance_id);
+    let absence = ctx.instances.absence(&binding.spec.instance_id);
     let facts = Facts {
         binding,
         instance: &instance,
@@ -78,7 +78,7 @@ pub fn look(binding: &KymaBinding, ctx: &Context) -> Result<Found, NameError> {
         touched,
         made_on: record.as_ref().map(|record| record.runtime_id.as_str()),
         unrevoked,
-        absent_since,
+        absence,
         bindable: &ctx.settings.bindable_plans,
         lifetimes: ctx.settings.lifetimes,
         now,
@@ -96,7 +96,7 @@ pub fn look(binding: &KymaBinding, ctx: &Context) -> Result<Found, NameError> {
         return Ok(Found::Rest(Action::requeue(retry.pause(wait, now))));
     }
     let again = match instance {
-        State::Unknown => ends.into_iter().chain([absent_since + ABSENCE]).filter(|t| *t > now).min(),
+        State::Unknown => ends.into_iter().chain([absence.since + ABSENCE]).filter(|t| *t > now).min(),
         _ => ends,
     };
     if let Step::Rest(until) = step {

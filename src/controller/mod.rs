@@ -1,5 +1,6 @@
 //! The controller: it alone decides and makes. Fetch, decide, apply, write the status.
 
+pub mod abandoned;
 pub mod apply;
 pub mod backoff;
 pub mod context;
@@ -61,6 +62,7 @@ use crate::mirror::{Change, Follower, Mirror};
 use crate::telemetry::admin::Check;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces;
+use abandoned::Abandoned;
 use backoff::Retry;
 use context::{Context, Settings};
 use fence::Fence;
@@ -188,6 +190,7 @@ impl BindingController {
                 metrics.clone(),
             ),
             health: Health::default(),
+            abandoned: Abandoned::default(),
             recorder: Recorder::new(client.clone(), reporter),
             metrics: metrics.clone(),
             settings,

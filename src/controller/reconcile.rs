@@ -239,8 +239,7 @@ impl Round<'_> {
         match removal {
             Removal::Nothing => made = false,
             Removal::Later(why) => {
-                let message = "the managed cluster can't be reached for the moment, so what was made in it is not removed yet";
-                return self.retry(Outcome::Removing(why, message.to_owned())).await;
+                return self.retry(Outcome::Removing(why, status::not_removed(why).to_owned())).await;
             }
             Removal::GiveUp(why) => {
                 result = "abandoned";
@@ -286,21 +285,23 @@ impl Round<'_> {
         Ok(Action::await_change())
     }
 
+    /// Says that nobody removes the access, and remembers it until its last token has ended by itself.
     async fn give_up(&self, why: GiveUp) {
-        let note = match why {
-            GiveUp::Forgotten => "the managed cluster was left as it is, as the forget annotation says",
-            GiveUp::ClusterGone => {
-                "the managed cluster's kubeconfig is gone and the cluster is going: nobody can revoke there"
-            }
-            GiveUp::ClusterReplaced => {
-                "the instance has another managed cluster now: the one of this binding is gone"
-            }
-        };
+        let known = &self.known;
+        let secret = self.ctx.secrets.get(&known.owner.binding, &known.owner.uid);
+        let record = self.ctx.record(&known.owner.uid);
+        let ends = decide::tokens_end(
+            self.binding,
+            record.map(|record| record.expires_at),
+            secret.and_then(|s| s.created),
+        );
+        self.ctx.abandoned.remember(&known.owner.uid, &self.binding.spec.instance_id, ends, known.now);
+        let note = status::given_up(why, ends);
         tracing::warn!(
-            binding_id = %self.known.owner.binding, instance_id = self.binding.spec.instance_id,
+            binding_id = %known.owner.binding, instance_id = self.binding.spec.instance_id,
             reason = ABANDONED, "{note}"
         );
-        self.ctx.tell(self.binding, Told::Abandoned, note.to_owned()).await;
+        self.ctx.tell(self.binding, Told::Abandoned, note).await;
     }
 
     /// Writes the outcome if it is news, and rests until the binding ends.

@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use kube::ResourceExt as _;
 
+use super::decide::GiveUp;
 use super::record::Record;
 use crate::api::binding::{KymaBinding, KymaBindingStatus, SecretReference};
 use crate::api::conditions::{Kind, Phase, Reason, Say, merge};
@@ -101,6 +102,45 @@ fn set_right(binding: &KymaBinding, status: &mut KymaBindingStatus, record: Opti
         status.runtime_id = Some(record.runtime_id.clone());
         status.cluster_id = Some(record.cluster_id.clone());
     }
+}
+
+/// Why what was made for a binding is not removed yet, where its cluster is not even asked.
+#[must_use]
+pub fn not_removed(why: Reason) -> &'static str {
+    match why {
+        Reason::InstanceMissing => {
+            "the Secret or Runtime that described the instance is gone since a moment ago; what was made in its managed \
+             cluster is not removed yet"
+        }
+        Reason::KubeconfigMissing => {
+            "the instance's Runtime has no Secret with a kubeconfig; what was made in its managed cluster is not removed \
+             until it has"
+        }
+        _ => "the managed cluster can't be reached for the moment, so what was made in it is not removed yet",
+    }
+}
+
+/// What people are told of a binding that was given up; its tokens end by themselves then.
+#[must_use]
+pub fn given_up(why: GiveUp, ends: Timestamp) -> String {
+    let why = match why {
+        GiveUp::Forgotten => "the managed cluster was left as it is, as the forget annotation says",
+        GiveUp::InstanceGone => {
+            "no Secret and no Runtime describe the instance any more, so nobody can revoke in its managed cluster"
+        }
+        GiveUp::ClusterGone => {
+            "the instance's Runtime is being deleted and its kubeconfig is gone, so nobody can revoke in its managed cluster"
+        }
+        GiveUp::ClusterReplaced => {
+            return "the instance has another managed cluster now: the one of this binding is gone"
+                .to_owned();
+        }
+    };
+    // Whole seconds: so does the kubeconfig say it.
+    let ends = Timestamp::from_second(ends.as_second()).unwrap_or(ends);
+    format!(
+        "{why}; tokens of this binding may be alive until {ends}, or until its cluster can be reached again"
+    )
 }
 
 fn say(outcome: &Outcome, status: &KymaBindingStatus, was_accepted: bool) -> Vec<Say> {
@@ -265,5 +305,16 @@ mod tests {
         let why = Outcome::Removing(Reason::ClusterTimedOut, "m".into());
         assert_eq!(desired(&deleted, &why, at(2)).unwrap().phase, Some(Phase::Terminating));
         assert_eq!(desired(&deleted, &why, at(600)).unwrap().phase, Some(Phase::Expired));
+    }
+
+    #[test]
+    fn whoever_is_told_that_nobody_revokes_is_told_until_when_that_matters() {
+        let all = [GiveUp::Forgotten, GiveUp::InstanceGone, GiveUp::ClusterGone, GiveUp::ClusterReplaced];
+        let notes = all.map(|why| given_up(why, at(1_800_000_000)));
+        for note in &notes[..3] {
+            assert!(note.contains("alive until 2027-01-15T08:00:00Z"), "{note}");
+        }
+        assert!(notes[1].contains("no Secret and no Runtime describe the instance"));
+        assert!(notes[3].contains("is gone"), "and the tokens with it");
     }
 }

@@ -75,7 +75,13 @@ async fn clean(ctx: Arc<Context>, places: Arc<Semaphore>, stray: Stray) {
 /// One try; how it ended, or why it must be made again.
 async fn try_once(ctx: &Context, stray: &Stray, owner: &Owner) -> Result<&'static str, &'static str> {
     let instance = ctx.instances.state(&stray.instance);
-    let (_, kubeconfig) = instance.reachable().ok_or("InstanceUnreachable")?;
+    let Some((_, kubeconfig)) = instance.reachable() else {
+        // When it is back, the sweep of its cluster comes before the next try here.
+        if let Some(ends) = stray.ends {
+            ctx.abandoned.remember(&stray.uid, &stray.instance, ends, clock::now());
+        }
+        return Err("InstanceUnreachable");
+    };
     let revoked = apply::revoke_stray(ctx, stray, owner, kubeconfig).await.map_err(|_| "NotLeading")?;
     let gone = match revoked {
         Revoked::Gone => true,

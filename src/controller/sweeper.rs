@@ -36,6 +36,9 @@ const LONGEST: Duration = Duration::from_mins(1);
 /// Longest look at what belongs to bindings; the next sweep goes on from there. Longer than any one call.
 const LONGEST_LOOK: Duration = Duration::from_secs(30);
 
+/// How soon a sweep that failed is repeated while anything abandoned may be found.
+const ABANDONED: Duration = Duration::from_secs(5);
+
 /// Why a sweep did not do its work.
 #[derive(Debug, thiserror::Error)]
 enum Stopped {
@@ -106,6 +109,8 @@ struct Listed {
     /// Bindings that were issued before the cluster was asked, so they must be in its answer.
     issued: Vec<Owner>,
     found: Vec<Marked>,
+    /// Of how many bindings what they had left was removed, because they had been given up.
+    returned: usize,
 }
 
 /// One sweep, counted and said: orphans first, however much there is to look at beside them.
@@ -173,19 +178,36 @@ fn say(ctx: &Context, instance: &str, swept: Result<usize, Stopped>) -> Option<T
             let soon = matches!(why, Refusal::NotListed | Refusal::JustListed | Refusal::Behind);
             return soon.then(|| clock::now().checked_add(ctx.settings.young).ok()).flatten();
         }
-        Err(error) => tracing::info!(instance_id = instance, "not swept: {error}"),
+        Err(error) => {
+            tracing::info!(instance_id = instance, "not swept: {error}");
+            // A cluster that has just come back may need a moment, and live tokens don't wait.
+            let soon = ctx.abandoned.any_of(instance, clock::now());
+            return soon.then(|| clock::now().checked_add(ABANDONED).ok()).flatten();
+        }
     }
     None
 }
 
+/// What is in the cluster. What bindings had left that were given up goes at once, since that is known without the list
+/// of bindings.
 async fn list(ctx: &Context, instance: &str, kubeconfig: &KubeconfigRef) -> Result<Listed, Stopped> {
-    sweep::settled(ctx.ledger.lock().knowledge(), times(ctx))?;
+    let settled = || sweep::settled(ctx.ledger.lock().knowledge(), times(ctx));
+    if !ctx.abandoned.any_of(instance, clock::now()) {
+        settled()?;
+    }
     let cluster = ctx.clients.get(kubeconfig).await?;
     let issued = issued(ctx, instance, &cluster);
     let namespace = &ctx.settings.managed_namespace;
     let lives = issued.iter().map(|owner| owner.uid.as_str()).collect();
     let found = inventory(&cluster.wire, &ctx.control_plane, &lives, namespace).await?;
-    Ok(Listed { cluster, issued, found })
+    let (abandoned, found) = split_abandoned(ctx, found);
+    for marked in &abandoned {
+        remove(ctx, &cluster, marked).await?;
+        ctx.abandoned.forget(&marked.binding_uid);
+        ctx.metrics.orphans_removed(1);
+    }
+    settled()?;
+    Ok(Listed { cluster, issued, found, returned: abandoned.len() })
 }
 
 /// How many bindings' leftovers were removed.
@@ -211,7 +233,16 @@ async fn remove_orphans(ctx: &Context, fuse: &Mutex<Fuse>, listed: &Listed) -> R
             "a sweep stopped: too much was removed from all clusters in this interval; the rest is left to the next"
         );
     }
-    Ok(allowed)
+    Ok(listed.returned + allowed)
+}
+
+/// Sets apart what bindings had left that were given up while nobody could reach this cluster. That they are gone is
+/// our own doing, so there is nothing to doubt.
+fn split_abandoned(ctx: &Context, found: Vec<Marked>) -> (Vec<Marked>, Vec<Marked>) {
+    let ledger = ctx.ledger.lock();
+    found.into_iter().partition(|marked| {
+        ctx.abandoned.contains(&marked.binding_uid) && ledger.entry(&marked.binding_uid).is_none()
+    })
 }
 
 /// The bindings of an instance whose kubeconfigs should work in this cluster.

@@ -36,6 +36,15 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// again, as some rotations do, is no end of an instance.
 pub const ABSENCE: SignedDuration = SignedDuration::from_secs(10);
 
+/// That nothing describes an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Absence {
+    /// Since when.
+    pub since: Timestamp,
+    /// Whether something was seen to describe it before.
+    pub vanished: bool,
+}
+
 #[derive(Default)]
 struct Known {
     secrets: Table<SecretFacts>,
@@ -97,11 +106,12 @@ impl Instances {
         known.secrets.instances().into_iter().chain(known.runtimes.instances()).collect()
     }
 
-    /// Since when nothing describes the instance, as far as we were there to see it.
+    /// The absence of an instance that nothing describes, as far as we were there to see it.
     #[must_use]
-    pub fn absent_since(&self, instance: &str) -> Timestamp {
+    pub fn absence(&self, instance: &str) -> Absence {
         let known = self.known.read();
-        known.vanished.get(instance).copied().unwrap_or(known.synced_at)
+        let vanished = known.vanished.get(instance).copied();
+        Absence { since: vanished.unwrap_or(known.synced_at), vanished: vanished.is_some() }
     }
 
     /// Whether everything there is has been seen once.

@@ -70,8 +70,10 @@ pub enum State {
     Failed,
     /// Bindings can be made.
     Ready(Target),
-    /// Out of service; revoking works only while the kubeconfig is still there.
+    /// Out of service because somebody said so; its cluster is there, even while the kubeconfig is not.
     Suspended(Target),
+    /// Its Runtime is being deleted, and the cluster with it; revoking works only while the kubeconfig is still there.
+    Deleting(Target),
     /// Two objects claim the instance; both named, in order.
     Ambiguous(String, String),
 }
@@ -81,8 +83,15 @@ impl State {
     /// of service whose kubeconfig is still there.
     #[must_use]
     pub fn reachable(&self) -> Option<(&Target, &KubeconfigRef)> {
+        let target = self.target()?;
+        Some((target, target.kubeconfig.as_ref()?))
+    }
+
+    /// The cluster, if the instance has one, whether it can be reached or not.
+    #[must_use]
+    pub fn target(&self) -> Option<&Target> {
         match self {
-            Self::Ready(target) | Self::Suspended(target) => Some((target, target.kubeconfig.as_ref()?)),
+            Self::Ready(target) | Self::Suspended(target) | Self::Deleting(target) => Some(target),
             Self::Unknown | Self::InProgress | Self::Failed | Self::Ambiguous(..) => None,
         }
     }
@@ -131,7 +140,9 @@ pub fn derive(
     }
     let secret = candidates.first().map(|s| **s).filter(|s| s.runtime_id == runtime.name);
     let target = target(instance, Some(runtime), secret);
-    if runtime.terminating || runtime.suspended || secret.is_some_and(|s| s.suspended) {
+    if runtime.terminating {
+        State::Deleting(target)
+    } else if runtime.suspended || secret.is_some_and(|s| s.suspended) {
         State::Suspended(target)
     } else if runtime.provisioned {
         State::Ready(target)
@@ -230,8 +241,20 @@ mod tests {
     #[test]
     fn terminating_comes_before_failed() {
         let going = RuntimeFacts { terminating: true, failed: true, ..runtime("r") };
-        let State::Suspended(target) = with_runtimes(&[&secret("r")], &[&going]) else { panic!() };
+        let State::Deleting(target) = with_runtimes(&[&secret("r")], &[&going]) else { panic!() };
         assert!(target.kubeconfig.is_some());
+    }
+
+    #[test]
+    fn a_suspension_is_no_deletion_and_a_deletion_is_more_than_a_suspension() {
+        let suspended = RuntimeFacts { suspended: true, ..runtime("r") };
+        let State::Suspended(target) = with_runtimes(&[], &[&suspended]) else { panic!() };
+        assert_eq!(target.kubeconfig, None, "for a moment");
+        let by_secret = SecretFacts { suspended: true, ..secret("r") };
+        assert!(matches!(with_runtimes(&[&by_secret], &[&runtime("r")]), State::Suspended(_)));
+        let going = RuntimeFacts { terminating: true, ..suspended };
+        assert!(matches!(with_runtimes(&[], &[&going]), State::Deleting(_)));
+        assert!(matches!(with_runtimes(&[&by_secret], &[&going]), State::Deleting(_)));
     }
 
     #[test]
@@ -249,7 +272,7 @@ mod tests {
     fn of_two_terminating_the_reachable_one_counts() {
         let [old, older] = ["a", "b"].map(|name| RuntimeFacts { terminating: true, ..runtime(name) });
         for runtimes in [[&old, &older], [&older, &old]] {
-            let State::Suspended(target) = with_runtimes(&[&secret("a")], &runtimes) else { panic!() };
+            let State::Deleting(target) = with_runtimes(&[&secret("a")], &runtimes) else { panic!() };
             assert_eq!(target.runtime_id, "a");
         }
     }

@@ -1,9 +1,10 @@
 //! Instances that change: rotated, emptied, claimed twice, terminating, replaced, unreachable.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use e2e::stage::{MANAGED_NAMESPACE, SOON, prove, prove_refused};
 use e2e::{Cluster, Stage, eventually};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -257,6 +258,99 @@ async fn a_vanished_instance_takes_its_bindings_along() {
     stage.gone("vanished-1", SOON).await.unwrap();
     assert_eq!(operator.osb().unbind(&instance, "vanished-1").await.unwrap().status, 410);
     assert_eq!(operator.osb().bind(&instance, "vanished-2", None).await.unwrap().status, 404);
+}
+
+#[tokio::test]
+async fn an_instance_that_comes_back_at_once_was_never_away() {
+    let (stage, instance) = stage("blink").await;
+    let managed = &world().await.managed;
+    let operator = stage.operator(program(), &["--sweep-interval", "24h"]).await.unwrap();
+    let osb = operator.osb();
+    let made = osb.bind(&instance, "blink-1", None).await.unwrap();
+    let kubeconfig = made.kubeconfig().unwrap();
+    let delete = async || {
+        stage.instance_secrets().delete("kubeconfig-r-blink", &DeleteParams::default()).await.unwrap();
+    };
+    for round in 0..3 {
+        delete().await;
+        let deleted = Instant::now();
+        let name = format!("blink-new-{round}");
+        let refused = eventually("a bind to be put off", SOON, async || {
+            let answer = osb.bind(&instance, &name, None).await.unwrap();
+            assert_ne!(answer.status, 404, "{}", answer.description());
+            if answer.status == 503 { Ok(answer) } else { Err(answer.status) }
+        })
+        .await
+        .unwrap();
+        assert!(refused.headers.contains_key("retry-after"));
+        assert!(refused.description().contains("it may come back"), "{}", refused.description());
+        assert_eq!(osb.fetch(&instance, "blink-1").await.unwrap().kubeconfig().unwrap(), kubeconfig);
+        assert_eq!(osb.bind(&instance, "blink-1", None).await.unwrap().status, 200);
+        assert!(deleted.elapsed() < Duration::from_secs(9), "within its grace");
+        stage.register(&instance, "r-blink", &managed.admin_kubeconfig()).await.unwrap();
+        prove(osb.bound(&instance, &name).await.unwrap().kubeconfig().unwrap()).await.unwrap();
+        assert_eq!(osb.fetch(&instance, "blink-1").await.unwrap().status, 200);
+    }
+    prove(kubeconfig).await.unwrap();
+
+    // For longer, nobody can revoke there, and that is said.
+    delete().await;
+    stage.gone("blink-1", SOON).await.unwrap();
+    assert_eq!(osb.bind(&instance, "blink-late", None).await.unwrap().status, 404);
+    prove(kubeconfig).await.unwrap();
+    let note = told(&stage, "blink-1", "Warning", "Abandoned").await.note.unwrap();
+    assert!(note.contains("no Secret and no Runtime describe the instance"), "{note}");
+    let ends: Timestamp = made.body["metadata"]["expires_at"].as_str().unwrap().parse().unwrap();
+    let said = note.split_once("alive until ").unwrap().1.split(',').next().unwrap();
+    let late = said.parse::<Timestamp>().unwrap().duration_since(ends).as_secs();
+    assert!((0..=2).contains(&late), "{note}, and not {ends}");
+    // When it is back, what was given up there is removed, without waiting for its turn to be swept.
+    stage.register(&instance, "r-blink", &managed.admin_kubeconfig()).await.unwrap();
+    eventually("the kubeconfig to be refused", Duration::from_secs(5), async || {
+        prove_refused(kubeconfig).await
+    })
+    .await
+    .unwrap();
+    for name in ["blink-1", "blink-new-0", "blink-new-2"] {
+        eventually("its objects to be gone", SOON, async || match objects(managed, name).await {
+            0 => Ok(()),
+            left => Err(format!("{left} left")),
+        })
+        .await
+        .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_suspended_instance_without_its_kubeconfig_is_no_deleted_one() {
+    let stage = kcp("dormant").await;
+    let managed = &world().await.managed;
+    let ready = json!({"state": "Ready", "provisioningCompleted": true});
+    stage.runtime("i-dormant", "r-dormant", ready).await.unwrap();
+    stage.register("i-dormant", "r-dormant", &managed.admin_kubeconfig()).await.unwrap();
+    let operator = stage.operator(program(), &["--create-timeout", "1s"]).await.unwrap();
+    let osb = operator.osb();
+    let made = osb.bound("i-dormant", "dormant-1").await.unwrap();
+    let kubeconfig = made.kubeconfig().unwrap();
+    let suspend = json!({"metadata": {"annotations": {"bindings.kyma-project.io/suspended": "true"}}});
+    stage.runtimes().patch("r-dormant", &PatchParams::default(), &Patch::Merge(&suspend)).await.unwrap();
+    expect_suspended(&stage, "dormant-1").await;
+    stage.instance_secrets().delete("kubeconfig-r-dormant", &DeleteParams::default()).await.unwrap();
+    let kept = eventually("the unbind to be put off", SOON, async || {
+        let answer = osb.unbind("i-dormant", "dormant-1").await.unwrap();
+        if answer.description().contains("has no Secret with a kubeconfig") {
+            Ok(answer.status)
+        } else {
+            Err(answer.description().to_owned())
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(kept, 503, "its token is alive");
+    stage.register("i-dormant", "r-dormant", &managed.admin_kubeconfig()).await.unwrap();
+    stage.gone("dormant-1", SOON).await.unwrap();
+    prove_refused(kubeconfig).await.unwrap();
+    assert_eq!(objects(managed, "dormant-1").await, 0);
 }
 
 #[tokio::test]
