@@ -353,6 +353,10 @@ impl Ledger {
         self.update(uid, |entry| {
             entry.written = entry.written.max(written);
             entry.set_unclaimed(None);
+            // The watch may be late, and what is issued keeps its seat longer than what was only accepted.
+            if entry.seat.is_some() && is_issued(binding) {
+                entry.seat = Some(binding.expires_at());
+            }
         });
     }
 
