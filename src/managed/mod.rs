@@ -14,6 +14,7 @@ pub mod inventory;
 pub mod kubeconfig;
 mod manifest;
 pub mod ownership;
+mod places;
 mod proven;
 pub mod repair;
 pub mod token;

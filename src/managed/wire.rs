@@ -11,6 +11,7 @@ use tower::ServiceExt as _;
 
 use super::cause::no_answer;
 use super::failure::{Call, Failure, Misbehaviour};
+use super::places::Places;
 use crate::direct::Client;
 use crate::failpoint;
 use crate::secret::Zeroize as _;
@@ -23,7 +24,7 @@ const MAX_CALLS: usize = 16;
 pub struct Wire {
     client: Client,
     deadline: Duration,
-    calls: Semaphore,
+    calls: Places,
     /// For calls of which many come at once and none is in a hurry to overtake another of the same cluster: one
     /// connection serves them, where each would make its own.
     in_turn: Semaphore,
@@ -51,11 +52,11 @@ impl Drop for Answer {
 }
 
 impl Wire {
-    /// Calls end `deadline` after they begin, answered or not; those that change anything are made
-    /// only while the gate is open.
+    /// Calls end `deadline` after they begin, answered or not, and begin when they have a place among those
+    /// under way; those that change anything are made only while the gate is open.
     #[must_use]
     pub fn new(client: Client, deadline: Duration, gate: Gate, metrics: Arc<Metrics>) -> Self {
-        Self { client, deadline, calls: Semaphore::new(MAX_CALLS), in_turn: Semaphore::new(1), gate, metrics }
+        Self { client, deadline, calls: Places::new(MAX_CALLS), in_turn: Semaphore::new(1), gate, metrics }
     }
 
     /// Waits until all who asked before are done; nobody else is let in until that is dropped.
@@ -69,11 +70,13 @@ impl Wire {
     /// # Errors
     /// When there is no answer in time, none at all, or one that is too large.
     pub async fn call(&self, request: Request<Vec<u8>>) -> Result<Answer, Failure> {
+        let place = self.calls.take(self.deadline).await;
         let (began, verb) = (Instant::now(), verb(request.method()));
         let (name, call) = (failpoint::name_of(&request), call_of(request.method(), request.uri().path()));
         let exchange = async {
-            // Waiting counts: one slow cluster shall not collect callers. Never closed.
-            let _place = self.calls.acquire().await;
+            if place.is_none() {
+                return Err(Failure::TimedOut);
+            }
             if request.method() != Method::GET && !(self.gate)() {
                 return Err(Failure::NotLeading);
             }
@@ -83,6 +86,9 @@ impl Wire {
         };
         let exchange = failpoint::around("managed", name, exchange);
         let answer = tokio::time::timeout(self.deadline, exchange).await.unwrap_or(Err(Failure::TimedOut));
+        if answer.is_ok() {
+            self.calls.answered();
+        }
         self.metrics.managed_cluster_call(verb, result(&answer), began.elapsed());
         answer
     }

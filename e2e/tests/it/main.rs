@@ -37,6 +37,7 @@ mod environment;
 mod events;
 mod examples;
 mod failover;
+mod far_cluster;
 mod holder;
 mod http2;
 mod identity;
