@@ -34,6 +34,12 @@ impl<T: Clone + PartialEq> Lasting<T> {
         }
     }
 
+    /// Whether any question went in whatever way. Before that, nobody knows.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.was_well || self.trouble.is_some()
+    }
+
     /// The latest trouble, however short.
     #[must_use]
     pub fn latest(&self) -> Option<T> {
@@ -56,11 +62,12 @@ mod tests {
     fn trouble_counts_at_once_at_the_start_and_later_only_when_it_lasts() {
         let start = Instant::now();
         let mut lasting = Lasting::default();
-        assert_eq!(lasting.counts(start), None, "nothing was asked yet");
+        assert_eq!((lasting.counts(start), lasting.is_asked()), (None, false));
         assert!(lasting.note(Err("a"), start));
+        assert!(lasting.is_asked());
         assert_eq!(lasting.counts(start), Some("a"));
         assert!(lasting.note(Ok(()), start));
-        assert!(!lasting.note(Ok(()), start));
+        assert!(!lasting.note(Ok(()), start) && lasting.is_asked());
         assert_eq!((lasting.counts(start), lasting.latest()), (None, None));
 
         assert!(lasting.note(Err("b"), start));

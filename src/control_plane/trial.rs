@@ -5,6 +5,9 @@
 
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
 use kube::api::{Api, PostParams};
 use kube::{Client, Resource as _};
 use parking_lot::Mutex;
@@ -23,6 +26,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Asks, and remembers.
 pub struct Trial {
+    client: Client,
     bindings: Api<KymaBinding>,
     namespace: String,
     lasting: Mutex<Lasting<Trouble>>,
@@ -32,15 +36,19 @@ impl Trial {
     /// Of that namespace.
     #[must_use]
     pub fn new(client: Client, namespace: &str) -> Self {
-        let bindings = Api::namespaced(client, namespace);
-        Self { bindings, namespace: namespace.to_owned(), lasting: Mutex::default() }
+        let bindings = Api::namespaced(client.clone(), namespace);
+        Self { client, bindings, namespace: namespace.to_owned(), lasting: Mutex::default() }
     }
 
     /// Asks for ever.
     pub async fn run(&self) {
         loop {
             let went = tokio::time::timeout(DEADLINE, create(&self.bindings)).await;
-            let trouble = judge(went.unwrap_or(Err(Trouble::Silent)));
+            let mut trouble = judge(went.unwrap_or(Err(Trouble::Silent)));
+            // What admission refuses may be this one alone; who lacks the right can make none.
+            if trouble == Some(Trouble::Refused(403)) && self.may_create().await {
+                trouble = None;
+            }
             let news = self.lasting.lock().note(trouble.map_or(Ok(()), Err), Instant::now());
             match trouble {
                 Some(trouble) if news => {
@@ -53,10 +61,34 @@ impl Trial {
         }
     }
 
-    /// Why no binding can be made, when that has lasted.
+    /// Why no binding can be made, when that has lasted, or is not known yet.
     #[must_use]
     pub fn why_not(&self) -> Option<String> {
-        self.lasting.lock().counts(Instant::now()).map(|trouble| self.say(trouble))
+        let lasting = self.lasting.lock();
+        if !lasting.is_asked() {
+            return Some("it was not asked yet whether bindings can be made".to_owned());
+        }
+        lasting.counts(Instant::now()).map(|trouble| self.say(trouble))
+    }
+
+    /// Whether RBAC lets us; where that can't be learned, it may be so.
+    async fn may_create(&self) -> bool {
+        let attributes = ResourceAttributes {
+            namespace: Some(self.namespace.clone()),
+            verb: Some("create".to_owned()),
+            group: Some(KymaBinding::group(&()).into_owned()),
+            resource: Some(KymaBinding::plural(&()).into_owned()),
+            ..ResourceAttributes::default()
+        };
+        let spec =
+            SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() };
+        let review = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
+        let reviews: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
+        let params = PostParams::default();
+        match tokio::time::timeout(DEADLINE, reviews.create(&params, &review)).await {
+            Ok(Ok(answer)) => answer.status.is_none_or(|status| status.allowed),
+            Ok(Err(_)) | Err(_) => true,
+        }
     }
 
     fn say(&self, trouble: Trouble) -> String {
@@ -72,7 +104,15 @@ impl Trial {
                 "{} are not served; install the CRD: kyma-bindings crd | kubectl apply --server-side -f -",
                 KymaBinding::plural(&())
             ),
-            Trouble::Refused(code) => format!("its API server fails (HTTP {code})"),
+            Trouble::Refused(403) => format!(
+                "'create' on {} in namespace {namespace} is forbidden (HTTP 403); a Role there must allow it, as \
+                 kyma-bindings rbac prints it",
+                KymaBinding::plural(&())
+            ),
+            Trouble::Refused(code) => format!(
+                "creating a {} fails (HTTP {code}); its API server must be well, and each admission webhook that it asks",
+                KymaBinding::kind(&())
+            ),
             other => other.to_string(),
         }
     }
@@ -92,11 +132,11 @@ pub async fn create(bindings: &Api<KymaBinding>) -> Result<(), Trouble> {
     bindings.create(&params, &binding).await.map(drop).map_err(|error| Trouble::of(&error))
 }
 
-/// The trouble that keeps every binding from being made. Other refusals may be about this one alone: a policy, a quota,
-/// or too much to do at this moment. What rights are missing, the calls that need them say.
+/// The trouble that keeps every binding from being made. Other refusals may be about this one alone: a quota,
+/// or too much to do at this moment; of a 403 RBAC knows more.
 fn judge(went: Result<(), Trouble>) -> Option<Trouble> {
     match went {
-        Ok(()) | Err(Trouble::Refused(0..=403 | 405..=499)) => None,
+        Ok(()) | Err(Trouble::Refused(0..=402 | 405..=499)) => None,
         Err(trouble) => Some(trouble),
     }
 }
@@ -108,7 +148,7 @@ mod tests {
     #[test]
     fn a_refusal_of_the_trial_itself_is_no_trouble_for_all() {
         assert_eq!(judge(Ok(())), None);
-        for code in [400, 403, 409, 422, 429] {
+        for code in [400, 409, 422, 429] {
             assert_eq!(judge(Err(Trouble::Refused(code))), None, "{code}");
         }
         for trouble in [
@@ -116,6 +156,7 @@ mod tests {
             Trouble::Unauthorized,
             Trouble::NamespaceMissing,
             Trouble::NamespaceTerminating,
+            Trouble::Refused(403),
             Trouble::Refused(404),
             Trouble::Refused(500),
         ] {

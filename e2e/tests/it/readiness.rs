@@ -156,6 +156,13 @@ async fn a_broker_whose_control_plane_hangs_is_not_ready_once_that_has_lasted() 
     relay.set(Conduct::Open);
     broker.ready().await.unwrap();
     assert_eq!(lines(&broker, "no binding could be made at this moment"), 1, "{}", broker.log());
+
+    // Whoever may make none is of no use either.
+    rights.take_away().await.unwrap();
+    let forbidden = "'create' on kymabindings in namespace bindings-hangs is forbidden (HTTP 403)";
+    not_ready(&broker, &[forbidden], LASTING).await;
+    rights.grant().await.unwrap();
+    broker.ready().await.unwrap();
 }
 
 #[tokio::test]

@@ -123,10 +123,14 @@ impl Standing {
         self.state.lock().lasting.latest()
     }
 
-    /// Why nobody here can lead, when that has lasted.
+    /// Why nobody here can lead, when that has lasted, or is not known yet.
     #[must_use]
     pub fn why_not(&self) -> Option<String> {
-        self.state.lock().lasting.counts(Instant::now()).map(|trouble| trouble.to_string())
+        let lasting = &self.state.lock().lasting;
+        if !lasting.is_asked() {
+            return Some("the Lease was not asked for yet".to_owned());
+        }
+        lasting.counts(Instant::now()).map(|trouble| trouble.to_string())
     }
 }
 
