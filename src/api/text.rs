@@ -40,12 +40,19 @@ pub fn is_plain(text: &str) -> bool {
     !text.contains(is_unseen)
 }
 
+/// What may be shown of somebody else's text: no more than `most` characters, and none that can't be seen.
+#[must_use]
+pub fn shown(text: &str, most: usize) -> String {
+    text.chars().filter(|c| !is_unseen(*c)).take(most).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_is_not_seen_is_told_from_what_is() {
+        assert_eq!(shown("a\u{1b}[2J\nb\u{202e}c", 5), "a[2Jb");
         for plain in ["", "a@b", "Jos\u{e9} \u{1f600}", "e\u{301}", "\u{5d0}\u{627}", "\u{a0}x"] {
             assert!(is_plain(plain), "{plain:?}");
         }

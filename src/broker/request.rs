@@ -241,7 +241,7 @@ fn header_text(headers: &HeaderMap, name: &str) -> Option<String> {
 
 /// What the API server takes as text that only informs.
 fn short(text: &str) -> String {
-    text.chars().filter(|c| !text::is_unseen(*c)).take(MAX_INFO).collect()
+    text::shown(text, MAX_INFO)
 }
 
 #[cfg(test)]

@@ -20,10 +20,11 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::api::binding::KymaBinding;
+use crate::api::text;
 use crate::clock;
 use crate::config::{CheckArgs, Role};
 use crate::control_plane::trial;
-use crate::controller::leader::LEASE_NAME;
+use crate::controller::leader::{LEASE_NAME, MAX_SHOWN};
 use crate::instances::runtime;
 use crate::rights::{self, Right};
 use crate::trouble::Trouble;
@@ -244,5 +245,6 @@ fn held(lease: &Lease) -> Option<(String, Duration)> {
     let spec = lease.spec.as_ref()?;
     let holder = spec.holder_identity.clone().filter(|holder| !holder.is_empty())?;
     let seconds = spec.lease_duration_seconds.and_then(|seconds| seconds.try_into().ok()).unwrap_or(0);
-    Some((holder, Duration::from_secs(seconds)))
+    // Whoever may write the Lease may write anything there.
+    Some((text::shown(&holder, MAX_SHOWN), Duration::from_secs(seconds)))
 }

@@ -17,11 +17,14 @@ use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt as _};
 
 use super::fence::Fence;
+use crate::api::text;
 use crate::clock;
 use crate::telemetry::metrics::Metrics;
 use crate::trouble::Trouble;
 pub use standing::{LeaseTrouble, Standing, Verb};
 
+/// Most characters that are shown of a holder's name: whoever may write the Lease may write anything there.
+pub const MAX_SHOWN: usize = 253;
 /// Name of the Lease.
 pub const LEASE_NAME: &str = "kyma-bindings";
 
@@ -147,7 +150,8 @@ impl Elector {
                 return lease;
             }
             if tried.is_ok() && seen.holder != announced {
-                tracing::info!(holder = seen.holder, "standing by: another replica leads");
+                let holder = text::shown(&seen.holder, MAX_SHOWN);
+                tracing::info!(holder, "standing by: another replica leads");
                 announced.clone_from(&seen.holder);
             }
             tokio::time::sleep(jittered(self.times.retry)).await;
@@ -229,7 +233,7 @@ impl Elector {
         if holder == self.me {
             Ok(self.write(&self.claim(Some(&now))).await)
         } else {
-            Err(LeaderError::Taken(holder))
+            Err(LeaderError::Taken(text::shown(&holder, MAX_SHOWN)))
         }
     }
 
