@@ -22,6 +22,8 @@ use crate::telemetry::traces;
 
 /// How long a request waits for what may come back at any moment, or never.
 const SOON: Duration = Duration::from_millis(1_500);
+/// How often is looked whether it is that, from then on.
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// What to do about a binding of the wished name.
 #[derive(Debug, PartialEq, Eq)]
@@ -104,18 +106,20 @@ fn is_told_soon(view: &View, uid: &str) -> bool {
 
 /// Waits for the binding of that name and UID, but not long for what makes no sense to be waited for.
 async fn wait(broker: &Broker, name: &str, uid: &str, deadline: Instant) -> Result<Option<Waited>, Problem> {
-    let soon = Instant::now() + SOON;
+    let mut next = Instant::now() + SOON;
     let sight = |(): &(), sight: Sight<'_>| look(uid, &sight);
     let waiting = broker.bindings.watch(name, deadline, std::future::ready(Ok(())), sight);
     tokio::pin!(waiting);
-    tokio::select! {
-        waited = &mut waiting => return waited.map(|((), waited)| waited),
-        () = tokio::time::sleep_until(soon) => {}
+    loop {
+        tokio::select! {
+            waited = &mut waiting => return waited.map(|((), waited)| waited),
+            () = tokio::time::sleep_until(next) => {}
+        }
+        if broker.bindings.seen(name).is_some_and(|now| is_told_soon(&now, uid)) {
+            return Ok(None);
+        }
+        next += AGAIN;
     }
-    if broker.bindings.seen(name).is_some_and(|now| is_told_soon(&now, uid)) {
-        return Ok(None);
-    }
-    waiting.await.map(|((), waited)| waited)
 }
 
 /// Makes a binding, or joins whoever is making the same one.

@@ -92,7 +92,7 @@ fn check_one(path: &str, one: &Map<String, Value>) -> Result<(), String> {
         }
     }
     for key in BOOLEANS {
-        if let Some(other) = one.get(*key).filter(|value| !value.is_boolean()) {
+        if let Some(other) = one.get(*key).filter(|value| !value.is_boolean() && !value.is_null()) {
             return Err(format!("{path}.{key} must be true or false, and is {}", read_as(other)));
         }
     }
