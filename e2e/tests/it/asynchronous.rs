@@ -90,7 +90,7 @@ async fn an_operation_outlives_the_process_that_began_it() {
     stage.rotate("r-async", Some(&good)).await.unwrap();
     broker.until(&unbind, "the unbind to be done", |answer| answer.status == 410).await;
     prove_refused(made.kubeconfig().unwrap()).await.unwrap();
-    assert_eq!(broker.poll(&bind).await.status, 404);
+    assert_eq!(broker.poll(&bind).await.body["state"], "failed", "nothing is there any more");
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ async fn its_hook_is_one_job_that_needs_nothing_but_what_the_release_has() {
 
 #[tokio::test]
 async fn with_the_account_of_its_job_all_bindings_are_revoked_before_anything_else_goes() {
-    let (stage, instance) = stage("argocd").await;
+    let (stage, instance) = stage("argocd-hooks").await;
     let control = stage.control();
     let set = format!(
         "namespaceOverride={0},config.namespace={0},config.instanceNamespace={1},fullnameOverride=argocd",

@@ -126,7 +126,7 @@ fn half_well(asked: &Asked, truth: Truth) -> Reply {
 
 #[tokio::test]
 async fn a_cluster_that_is_half_well_delays_no_other() {
-    let stage = Stage::new(&world().await.control, "half").await.unwrap();
+    let stage = Stage::new(&world().await.control, "half-well").await.unwrap();
     let operator = stage.operator(program(), &[]).await.unwrap();
     let half = Liar::start(half_well).await.unwrap();
     stage.register("i-half", "r-half", half.kubeconfig()).await.unwrap();

@@ -49,7 +49,7 @@ async fn requests_that_are_wrong_are_told_what_would_be_right() {
     }
     let wrong_method = osb.request(Method::POST, &here, Some(good)).await.unwrap();
     assert_eq!(wrong_method.status, 405);
-    assert_eq!(wrong_method.headers["allow"], "GET,PUT,DELETE");
+    assert_eq!(wrong_method.headers["allow"], "GET,HEAD,PUT,DELETE");
     let no_query = osb.request(Method::DELETE, &here, None).await.unwrap();
     assert_eq!(
         (no_query.status, no_query.description()),

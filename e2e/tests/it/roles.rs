@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use e2e::fake::{Death, Fake};
 use e2e::stage::{MANAGED_NAMESPACE, SOON, prove, prove_refused};
 use e2e::{Operator, Stage, WorkDir, eventually};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
@@ -52,7 +53,8 @@ async fn the_broker_alone_needs_no_right_to_the_clusters_keys() {
 #[tokio::test]
 async fn requests_in_flight_end_with_an_answer_after_sigterm() {
     let (stage, instance) = stage("drain").await;
-    stage.rotate("r-drain", None).await.unwrap();
+    let silent = Fake::start(Death::BlackHole).await.unwrap();
+    stage.rotate("r-drain", Some(silent.kubeconfig())).await.unwrap();
     // It would wait for longer than the process may take to end.
     let operator = stage.operator(program(), &["--create-timeout", "60s"]).await.unwrap();
     let osb = operator.osb();

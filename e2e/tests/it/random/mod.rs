@@ -22,8 +22,8 @@ const CLIENTS: u64 = 8;
 /// How many more file descriptors and tasks are no leak: connections of clients that have just ended.
 const SPARE: u64 = 40;
 /// Every status that the contract has where nobody asks for credentials.
-const STATUSES: [u16; 18] =
-    [200, 201, 202, 303, 400, 403, 404, 405, 408, 409, 410, 412, 413, 414, 422, 429, 431, 503];
+const STATUSES: [u16; 19] =
+    [200, 201, 202, 303, 400, 403, 404, 405, 408, 409, 410, 412, 413, 414, 415, 422, 429, 431, 503];
 
 #[tokio::test]
 async fn random_requests_are_answered_within_the_contract() {
