@@ -101,6 +101,15 @@ spec:
   {{- end }}
 {{- end }}
 
+{{- /* Takes what values say of a probe (own), and the path that is asked unless they ask otherwise: one probe asks in one way. */}}
+{{- define "kyma-bindings.probe" -}}
+{{- $asked := dict }}
+{{- if not (or .own.exec .own.tcpSocket .own.grpc) }}
+{{- $asked = dict "httpGet" (dict "path" .path "port" "admin") }}
+{{- end }}
+{{- merge (dict) .own $asked | toYaml }}
+{{- end }}
+
 {{- /* What --listen says, for a port. */}}
 {{- define "kyma-bindings.listen" -}}
 {{- $address := default "::" .root.Values.listen.address }}

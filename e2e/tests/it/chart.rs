@@ -206,6 +206,27 @@ async fn replicas_can_be_left_to_an_autoscaler() {
 }
 
 #[tokio::test]
+async fn a_probe_asks_in_one_way() {
+    for (set, asks) in [
+        ("periodSeconds=7", json!({"httpGet": {"path": "/livez", "port": "admin"}})),
+        ("httpGet.path=/other", json!({"httpGet": {"path": "/other", "port": "admin"}})),
+        ("tcpSocket.port=admin", json!({"tcpSocket": {"port": "admin"}})),
+        ("grpc.port=1", json!({"grpc": {"port": 1}})),
+        ("exec.command={a}", json!({"exec": {"command": ["a"]}})),
+    ] {
+        let set = format!("livenessProbe.{set}");
+        for pod in objects(&rendered(&[&LEAST[..], &["--set", &set]].concat()).await, "Deployment") {
+            let mut probe = pod["spec"]["template"]["spec"]["containers"][0]["livenessProbe"].clone();
+            probe
+                .as_object_mut()
+                .unwrap()
+                .retain(|key, _| !["periodSeconds", "failureThreshold"].contains(&&**key));
+            assert_eq!(probe, asks, "{set}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_label_that_is_said_twice_is_there_once_and_no_selector_can_be_misled() {
     let set = "commonLabels.team=a,podLabels.team=b,service.labels.team=c,serviceAccount.labels.team=d,\
                commonLabels.app\\.kubernetes\\.io/name=x,podLabels.app\\.kubernetes\\.io/component=x";
