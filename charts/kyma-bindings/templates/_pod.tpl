@@ -48,7 +48,7 @@ securityContext:
 {{- end }}
 
 {{- /* The pod of a hook, with the volumes of the Deployments. Takes root, component, the Deployment whose account it has (of), its
-arguments, those that it may have besides, the resources, and more of its metadata's annotations. */}}
+arguments, those that it may have besides, the resources, more of its metadata's annotations, and those that values give it (own). */}}
 {{- define "kyma-bindings.hook-pod" -}}
 {{- $root := .root }}
 {{- $own := eq .of "controller" | ternary $root.Values.controller $root.Values.broker }}
@@ -61,7 +61,7 @@ metadata:
     {{- /* A sidecar would outlive it. */}}
     {{- $labels := merge (dict) $root.Values.podLabels (include "kyma-bindings.mesh.hook-labels" $root | fromYaml) }}
     {{- include "kyma-bindings.labels" (dict "root" $root "component" .component "labels" $labels) | nindent 4 }}
-  {{- with merge (dict) (default (dict) .annotations) $root.Values.podAnnotations $root.Values.commonAnnotations }}
+  {{- with merge (dict) (default (dict) .annotations) (default (dict) .own) $root.Values.commonAnnotations }}
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}

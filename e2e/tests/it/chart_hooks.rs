@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::chart::{LEAST, command_line, objects, rendered};
 
-const COMMON: &str = "commonLabels.team=kyma,commonAnnotations.owner=kyma,podLabels.pod=yes,podAnnotations.logs=json,\
+const COMMON: &str = "commonLabels.team=kyma,commonAnnotations.owner=kyma,podLabels.pod=yes,\
                       imagePullSecrets[0].name=pull,global.imagePullSecrets[0].name=shared,hostUsers=false,\
                       dnsPolicy=Default,priorityClassName=high,nodeSelector.pool=kcp,tolerations[0].operator=Exists,\
                       extraArgs={--kubeconfig=/kubeconfig/file},extraEnv[0].name=A,extraEnv[0].value=b,\
@@ -39,7 +39,7 @@ async fn they_have_what_all_pods_have() {
         assert_eq!(hooks.len(), if single == "single=true" { 2 } else { 3 });
         for (pod, hook) in hooks {
             let labels = json!({"team": "kyma", "pod": "yes"});
-            assert!(selects(&labels, &hook) && hook["metadata"]["annotations"]["logs"] == "json", "{hook}");
+            assert!(selects(&labels, &hook), "{hook}");
             assert_eq!(hook["metadata"]["annotations"]["owner"], "kyma");
             for same in [
                 "imagePullSecrets",
@@ -72,6 +72,20 @@ async fn they_have_what_all_pods_have() {
                 assert!(selects(&policy["spec"]["podSelector"]["matchLabels"], &hook), "{policy}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn no_sidecar_that_other_pods_ask_for_keeps_them_from_ending() {
+    let set = "podAnnotations.linkerd\\.io/inject=enabled,check.podAnnotations.of=check,cleanup.podAnnotations.of=cleanup";
+    let rendered = rendered(&[&LEAST[..], &["--set", set]].concat()).await;
+    let pods = hooks(&rendered);
+    assert_eq!(pods.len(), 3);
+    for (pod, hook) in pods {
+        assert_eq!(pod["metadata"]["annotations"]["linkerd.io/inject"], "enabled");
+        let annotations = &hook["metadata"]["annotations"];
+        assert!(annotations["linkerd.io/inject"].is_null(), "{hook}");
+        assert_eq!(annotations["of"], hook["metadata"]["labels"]["app.kubernetes.io/component"]);
     }
 }
 
