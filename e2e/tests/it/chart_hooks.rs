@@ -1,9 +1,13 @@
 //! The pods of the chart's hooks: they are like those of the Deployments, and yet none of them.
 
+use e2e::eventually;
+use e2e::helm::{chart, helm};
+use e2e::stage::SOON;
 use kyma_bindings::config::Command;
 use serde_json::{Value, json};
 
 use crate::chart::{LEAST, command_line, objects, rendered};
+use crate::world::world;
 
 const COMMON: &str = "commonLabels.team=kyma,commonAnnotations.owner=kyma,podLabels.pod=yes,\
                       imagePullSecrets[0].name=pull,global.imagePullSecrets[0].name=shared,hostUsers=false,\
@@ -125,5 +129,39 @@ async fn where_others_give_accounts_and_rights_the_chart_gives_none() {
         }
         let job = objects(&rendered, "Job")[0]["spec"]["template"]["spec"]["serviceAccountName"].clone();
         assert_eq!(job, if accounts == 0 { "c" } else { "kb-kyma-bindings-controller" });
+    }
+}
+
+#[tokio::test]
+async fn an_installation_that_failed_leaves_its_hook_able_to_run_and_can_be_repaired_and_removed() {
+    const RELEASE: &str = "chart-failed";
+    const INSTANCES: &str = "chart-failed-instances";
+    let control = &world().await.control;
+    let run = async |args: &[&str]| {
+        let output =
+            helm(control.kubeconfig_path(), &[args, &["--namespace", RELEASE]].concat()).await.unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let chart = chart();
+    let set = format!("crds.install=false,config.instanceNamespace={INSTANCES}");
+    let values = [&[RELEASE, chart.to_str().unwrap(), "--set", &set], &LEAST[..]].concat();
+    let (installed, said) = run(&[&["install", "--create-namespace"], &values[..]].concat()).await;
+    assert!(!installed && said.contains(&format!("\"{INSTANCES}\" not found")), "{said}");
+    // Helm makes what can be made.
+    let account = format!("--as=system:serviceaccount:{RELEASE}:{RELEASE}-kyma-bindings-controller");
+    let may = ["auth", "can-i", "list", "kymabindings.bindings.kyma-project.io", "-n", RELEASE, &account];
+    eventually("the account of the hook to have its rights", SOON, async || control.kubectl(&may).await)
+        .await
+        .unwrap();
+
+    control.kubectl(&["create", "namespace", INSTANCES]).await.unwrap();
+    let (repaired, said) = run(&[&["upgrade", "--install"], &values[..]].concat()).await;
+    assert!(repaired, "{said}");
+    let (removed, said) = run(&["uninstall", RELEASE, "--no-hooks"]).await;
+    assert!(removed, "{said}");
+    for namespace in [RELEASE, INSTANCES] {
+        let left = ["get", "deploy,rolebinding,role,sa", "-n", namespace, "-o", "name"];
+        let left = control.kubectl(&left).await.unwrap();
+        assert!(!left.contains("kyma-bindings"), "{left}");
     }
 }
