@@ -17,6 +17,7 @@ use super::ledger::Ledger;
 use super::plane::Plane;
 use super::record::Record;
 use super::secrets::Secrets;
+use super::touched::Touched;
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::Reason;
 use crate::api::names::{BindingId, NameError};
@@ -68,6 +69,8 @@ pub struct Context {
     pub mirror: Arc<Mirror>,
     /// What is remembered beside them.
     pub ledger: Arc<Mutex<Ledger>>,
+    /// Those of them that are to be looked at.
+    pub touched: Arc<Touched>,
     /// The Secrets that exist.
     pub secrets: Arc<Secrets>,
     /// The instance directory.

@@ -326,14 +326,18 @@ impl Ledger {
         if all.any(|other| self.entries.get(other).is_some_and(unclaimed)) {
             return Admission::ClaimOthers;
         }
-        let told = self.judge(&instance, now).into_iter().find(|(uid, _)| *uid == wishing);
+        let judged = self.judge(&instance, now);
+        let before = judged.iter().take_while(|(uid, _)| *uid != wishing);
+        // Who is refused is about to leave the line.
+        let behind = before.filter(|(_, verdict)| *verdict != Verdict::Refused).count();
+        let told = judged.iter().find(|(uid, _)| *uid == wishing);
         let admission = match told {
             Some((_, Verdict::Place)) => Admission::Seated,
             Some((_, Verdict::Refused)) => Admission::Refused,
             Some((_, Verdict::Wait)) => {
                 let seated = self.seated(&instance);
                 let next = seated.iter().filter_map(|guest| guest.ends.filter(|ends| *ends > now)).min();
-                return Admission::Wait(Wait { held: limit::held(&seated, now), since, next });
+                return Admission::Wait(Wait { held: limit::held(&seated, now), behind, since, next });
             }
             // Its time is over.
             None => Admission::Gone,

@@ -1,7 +1,9 @@
 use super::*;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use parking_lot::Mutex;
 use serde_json::json;
 
+use super::super::touched::Touched;
 use crate::api::binding::SecretReference;
 
 fn binding(uid: &str, version: u64, accepted: bool, expires: Option<&str>) -> KymaBinding {
@@ -172,6 +174,38 @@ fn what_was_found_undecided_is_claimed_before_anything_is_decided() {
     ledger.observe(&Event::Apply(binding("new", 2, false, None)), now());
     relist(&mut ledger, vec![binding("accepted", 1, true, None), binding("new", 2, false, None)]);
     assert_eq!(admit(&mut ledger, "new", 9), Admission::Seated);
+}
+
+#[test]
+fn whoever_waits_is_told_how_many_are_before_it() {
+    let mut ledger = waited_for(&["b", "a", "c"]);
+    let mut behind = |uid| match admit(&mut ledger, uid, 1) {
+        Admission::Wait(wait) => wait.behind,
+        told => panic!("{told:?}"),
+    };
+    assert_eq!(["a", "b", "c"].map(&mut behind), [0, 1, 2]);
+}
+
+/// Time alone has freed the place, so no event wakes the successor that may sit beside whoever takes it.
+#[test]
+fn whoever_is_given_a_place_wakes_those_who_may_sit_beside_it() {
+    let line = |succeeds: bool| {
+        let mut ledger = waited_for(&["a"]);
+        ledger.update("first", |entry| entry.seat = Some(Some(now() + SignedDuration::from_secs(1))));
+        let mut beside = binding("b", 2, false, None);
+        beside.spec.predecessor_binding_id = succeeds.then(|| "n-a".to_owned());
+        ledger.observe(&Event::Apply(beside), now());
+        assert!(matches!(admit(&mut ledger, "b", 1), Admission::Wait(_)));
+        (Mutex::new(ledger), Touched::default())
+    };
+    let later = now() + SignedDuration::from_secs(1);
+    for (succeeds, woken) in [(true, vec![Id::from("n-b")]), (false, vec![])] {
+        let (ledger, touched) = line(succeeds);
+        assert!(touched.take().is_empty());
+        assert_eq!(touched.wake(&ledger, |ledger| admit_at(ledger, "a", 1, later)), Admission::Seated);
+        assert_eq!(touched.take().into_iter().collect::<Vec<_>>(), woken);
+        assert!(ledger.lock().take_woken().is_empty());
+    }
 }
 
 #[test]

@@ -92,6 +92,8 @@ fn turn(entry: &Entry) -> Turn {
 pub struct Wait {
     /// By what the places are held.
     pub held: Held,
+    /// How many are in line before it.
+    pub behind: usize,
     /// Since when it waits.
     pub since: Timestamp,
     /// When the next of them is free, as far as is known.
@@ -99,6 +101,16 @@ pub struct Wait {
 }
 
 impl Wait {
+    /// What is said of it at an instance with so many places.
+    #[must_use]
+    pub fn message(&self, max: usize) -> String {
+        let turn = match self.behind {
+            0 => "this one has the first place that is free".to_owned(),
+            behind => format!("it waits for the first place that is free, behind {behind} created before it"),
+        };
+        format!("maximum number of non expired bindings reached: {max} ({}); {turn}", self.held)
+    }
+
     /// Whether it is to be said that it waits, and when to look again; `said` whether it was.
     #[must_use]
     pub fn pause(&self, said: bool, now: Timestamp) -> (bool, Duration) {
@@ -119,9 +131,28 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
+    fn waiting() -> Wait {
+        Wait { held: Held::default(), behind: 0, since: at(100), next: None }
+    }
+
+    #[test]
+    fn the_head_of_the_line_alone_is_promised_the_next_place() {
+        let held = Held { issued: 1, making: 2, removing: 0 };
+        assert_eq!(
+            Wait { held, ..waiting() }.message(3),
+            "maximum number of non expired bindings reached: 3 (1 issued, 2 being made); this one has the first place \
+             that is free"
+        );
+        assert_eq!(
+            Wait { held, behind: 4, ..waiting() }.message(3),
+            "maximum number of non expired bindings reached: 3 (1 issued, 2 being made); it waits for the first place \
+             that is free, behind 4 created before it"
+        );
+    }
+
     #[test]
     fn a_short_wait_is_not_worth_a_word_and_a_long_one_looks_for_itself() {
-        let wait = Wait { held: Held::default(), since: at(100), next: None };
+        let wait = waiting();
         let seconds = Duration::from_secs;
         assert_eq!(wait.pause(false, at(100)), (false, seconds(1)));
         assert_eq!(wait.pause(false, at(101)), (true, LOOK));

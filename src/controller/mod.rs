@@ -179,6 +179,7 @@ impl BindingController {
             plane: Plane::new(&direct, &settings.namespace, fence, mirror.clone()),
             mirror: mirror.clone(),
             ledger: ledger.clone(),
+            touched: following.touched.clone(),
             secrets: secrets.clone(),
             instances: instances.clone(),
             clients: Clients::new(
@@ -263,16 +264,8 @@ impl Following {
 impl Follower for Following {
     /// The ledger takes in every event before the mirror shows it to a reconcile.
     fn comes(&self, event: &Event<KymaBinding>) {
-        let (strays, woken) = {
-            let mut ledger = self.ledger.lock();
-            (ledger.observe(event, clock::now()), ledger.take_woken())
-        };
-        if strays {
+        if self.touched.wake(&self.ledger, |ledger| ledger.observe(event, clock::now())) {
             self.stray.notify_one();
-        }
-        // Who waits for a place asks the ledger alone, which knows it already.
-        for name in woken {
-            self.touched.tell(name);
         }
     }
 

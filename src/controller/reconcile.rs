@@ -10,7 +10,7 @@ use super::backoff::Retry;
 use super::context::{Context, reason};
 use super::decide::{self, GiveUp, Removal, Step};
 use super::events::Told;
-use super::ledger::Admission;
+use super::ledger::{Admission, Ledger};
 use super::line::Wait;
 use super::look::{Known, Plan, rest};
 use super::permanent::{ABANDONED, Permanent};
@@ -91,7 +91,8 @@ impl Round<'_> {
     async fn make(&self, target: &Target) -> Result<Action, Error> {
         let max = self.ctx.settings.max_bindings;
         let Known { owner, ends, now, .. } = &self.known;
-        let admission = self.ctx.ledger.lock().admit(&owner.uid, *ends, *now);
+        let admit = |ledger: &mut Ledger| ledger.admit(&owner.uid, *ends, *now);
+        let admission = self.ctx.touched.wake(&self.ctx.ledger, admit);
         match admission {
             Admission::Seated => {}
             Admission::Refused => {
@@ -140,10 +141,7 @@ impl Round<'_> {
         let said = self.binding.condition(Kind::Ready).map(|ready| ready.reason.as_str());
         let (say, pause) = wait.pause(said == Some(Reason::WaitingForPlace.as_str()), self.known.now);
         if say {
-            let message = format!(
-                "maximum number of non expired bindings reached: {} ({}); this one has the first place that is free",
-                self.ctx.settings.max_bindings, wait.held
-            );
+            let message = wait.message(self.ctx.settings.max_bindings);
             self.settle(Outcome::Held(Reason::WaitingForPlace, message)).await?;
         }
         Ok(Action::requeue(self.known.retry.pause(pause, clock::now())))

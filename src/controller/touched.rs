@@ -7,6 +7,7 @@ use futures::{Stream, StreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::ledger::Ledger;
 use crate::api::id::Id;
 
 /// What may have changed. It never holds more names than there are.
@@ -21,6 +22,20 @@ impl Touched {
     pub fn tell(&self, name: impl Into<Id>) {
         self.names.lock().insert(name.into());
         self.wake.notify_one();
+    }
+
+    /// Does something to the ledger, and takes note of those who waited for a place and would be told something else by
+    /// now.
+    pub fn wake<T>(&self, ledger: &Mutex<Ledger>, act: impl FnOnce(&mut Ledger) -> T) -> T {
+        let (done, woken) = {
+            let mut ledger = ledger.lock();
+            (act(&mut ledger), ledger.take_woken())
+        };
+        // Who waits for a place asks the ledger alone, which knows it already.
+        for name in woken {
+            self.tell(name);
+        }
+        done
     }
 
     /// Hands over all so far.
