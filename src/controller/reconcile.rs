@@ -293,7 +293,9 @@ impl Round<'_> {
             record.map(|record| record.expires_at),
             secret.and_then(|s| s.created),
         );
-        self.ctx.abandoned.remember(&known.owner.uid, &self.binding.spec.instance_id, ends, known.now);
+        let cluster = self.ctx.pin(self.binding);
+        let instance = &self.binding.spec.instance_id;
+        self.ctx.abandoned.remember(&known.owner.uid, instance, cluster.as_deref(), ends, known.now);
         let note = status::given_up(why, ends);
         tracing::warn!(
             binding_id = %known.owner.binding, instance_id = self.binding.spec.instance_id,

@@ -78,7 +78,8 @@ async fn try_once(ctx: &Context, stray: &Stray, owner: &Owner) -> Result<&'stati
     let Some((_, kubeconfig)) = instance.reachable() else {
         // When it is back, the sweep of its cluster comes before the next try here.
         if let Some(ends) = stray.ends {
-            ctx.abandoned.remember(&stray.uid, &stray.instance, ends, clock::now());
+            let cluster = stray.cluster_id.as_deref();
+            ctx.abandoned.remember(&stray.uid, &stray.instance, cluster, ends, clock::now());
         }
         return Err("InstanceUnreachable");
     };

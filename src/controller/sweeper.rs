@@ -2,6 +2,7 @@
 //! Lists what carries our marks, removes what belongs to no binding any more, and has bindings
 //! looked after that miss something.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use super::sweep::{self, Fuse, Refusal, Times};
 use super::touched::Touched;
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::Kind;
+use crate::api::id::Id;
 use crate::clock;
 use crate::instances::state::KubeconfigRef;
 use crate::managed::access::{Bound, Left};
@@ -36,7 +38,7 @@ const LONGEST: Duration = Duration::from_mins(1);
 /// Longest look at what belongs to bindings; the next sweep goes on from there. Longer than any one call.
 const LONGEST_LOOK: Duration = Duration::from_secs(30);
 
-/// How soon a sweep that failed is repeated while anything abandoned may be found.
+/// How soon a sweep is repeated while anything abandoned may be found: live tokens don't wait.
 const ABANDONED: Duration = Duration::from_secs(5);
 
 /// Why a sweep did not do its work.
@@ -44,6 +46,9 @@ const ABANDONED: Duration = Duration::from_secs(5);
 enum Stopped {
     #[error("the managed cluster failed: {0}")]
     Cluster(#[from] Failure),
+    /// Each call has ended in time, so it says nothing of the cluster.
+    #[error("it was not done after {} s; the next sweep begins anew", LONGEST.as_secs())]
+    OutOfTime,
     #[error(transparent)]
     Plane(#[from] PlaneError),
     #[error(transparent)]
@@ -109,8 +114,14 @@ struct Listed {
     /// Bindings that were issued before the cluster was asked, so they must be in its answer.
     issued: Vec<Owner>,
     found: Vec<Marked>,
+    /// When the cluster was asked.
+    asked: Timestamp,
+    /// Of which bindings it had something then.
+    uids: HashSet<Id>,
     /// Of how many bindings what they had left was removed, because they had been given up.
     returned: usize,
+    /// Why not all of that was.
+    kept: Result<(), Stopped>,
 }
 
 /// One sweep, counted and said: orphans first, however much there is to look at beside them.
@@ -124,28 +135,38 @@ async fn sweep(
     let Some((_, kubeconfig)) = state.reachable() else { return Swept::default() };
     let until = Instant::now() + LONGEST;
     let listed = async {
-        match list(&ctx, &instance, kubeconfig).await {
+        match list(&ctx, &instance, kubeconfig, until).await {
             Err(Stopped::Cluster(failure)) if note(&ctx, &instance, kubeconfig, &failure).await => {
-                list(&ctx, &instance, kubeconfig).await
+                list(&ctx, &instance, kubeconfig, until).await
             }
             listed => listed,
         }
     };
-    let listed = timeout_at(until, listed).await.unwrap_or(Err(Failure::TimedOut.into()));
-    let (swept, looked_at) = match listed {
-        Err(stopped) => (Err(stopped), looked_at),
+    let (swept, looked_at, abandoned) = match listed.await {
+        Err(stopped) => (Err(stopped), looked_at, ctx.abandoned.any_of(&instance, clock::now())),
         Ok(listed) => {
             let whole = doubt_others(&ctx, &listed).await;
-            let removed = timeout_at(until, remove_orphans(&ctx, &fuse, &listed)).await;
-            let removed = removed.unwrap_or(Err(Failure::TimedOut.into()));
+            let removed = remove_orphans(&ctx, &fuse, &listed, until).await;
             let (looked, looked_at) = look_after(&ctx, &listed.cluster, whole, looked_at).await;
-            (removed.and_then(|removed| Ok(looked.map(|()| removed)?)), looked_at)
+            let abandoned = settle_abandoned(&ctx, &instance, &listed);
+            let swept = listed.kept.and(removed).and_then(|removed| Ok(looked.map(|()| removed)?));
+            (swept, looked_at, abandoned)
         }
     };
     if let Err(Stopped::Cluster(failure)) = &swept {
         note(&ctx, &instance, kubeconfig, failure).await;
     }
-    Swept { again: say(&ctx, &instance, swept), looked_at }
+    let soon = abandoned.then(|| clock::now().checked_add(ABANDONED).ok()).flatten();
+    let again = say(&ctx, &instance, swept).into_iter().chain(soon).min();
+    Swept { again, looked_at }
+}
+
+/// Whether this cluster may hold something abandoned still: where an object of it was there to the last, a sweep has left
+/// it to the binding's own round, which may have given it up meanwhile.
+fn settle_abandoned(ctx: &Context, instance: &str, listed: &Listed) -> bool {
+    let ledger = ctx.ledger.lock();
+    let remains = |uid: &Id| listed.uids.contains(uid) || ledger.entry(&uid.to_string()).is_some();
+    ctx.abandoned.settle((instance, &listed.cluster.id), listed.asked, remains, clock::now())
 }
 
 /// Takes note of a cluster's failure; true when it is worth another try at once.
@@ -159,7 +180,7 @@ fn say(ctx: &Context, instance: &str, swept: Result<usize, Stopped>) -> Option<T
         Ok(0) => "clean",
         Ok(_) => "removed",
         Err(Stopped::Refused(_)) => "refused",
-        Err(Stopped::Cluster(_) | Stopped::Plane(_)) => "failed",
+        Err(Stopped::Cluster(_) | Stopped::OutOfTime | Stopped::Plane(_)) => "failed",
     };
     ctx.metrics.swept(result);
     match swept {
@@ -178,54 +199,85 @@ fn say(ctx: &Context, instance: &str, swept: Result<usize, Stopped>) -> Option<T
             let soon = matches!(why, Refusal::NotListed | Refusal::JustListed | Refusal::Behind);
             return soon.then(|| clock::now().checked_add(ctx.settings.young).ok()).flatten();
         }
-        Err(error) => {
-            tracing::info!(instance_id = instance, "not swept: {error}");
-            // A cluster that has just come back may need a moment, and live tokens don't wait.
-            let soon = ctx.abandoned.any_of(instance, clock::now());
-            return soon.then(|| clock::now().checked_add(ABANDONED).ok()).flatten();
-        }
+        Err(error) => tracing::info!(instance_id = instance, "not swept to the end: {error}"),
     }
     None
 }
 
 /// What is in the cluster. What bindings had left that were given up goes at once, since that is known without the list
 /// of bindings.
-async fn list(ctx: &Context, instance: &str, kubeconfig: &KubeconfigRef) -> Result<Listed, Stopped> {
+async fn list(
+    ctx: &Context,
+    instance: &str,
+    kubeconfig: &KubeconfigRef,
+    until: Instant,
+) -> Result<Listed, Stopped> {
     let settled = || sweep::settled(ctx.ledger.lock().knowledge(), times(ctx));
     if !ctx.abandoned.any_of(instance, clock::now()) {
         settled()?;
     }
-    let cluster = ctx.clients.get(kubeconfig).await?;
-    let issued = issued(ctx, instance, &cluster);
-    let namespace = &ctx.settings.managed_namespace;
-    let lives = issued.iter().map(|owner| owner.uid.as_str()).collect();
-    let found = inventory(&cluster.wire, &ctx.control_plane, &lives, namespace).await?;
+    let asked = clock::now();
+    let ask = async {
+        let cluster = ctx.clients.get(kubeconfig).await?;
+        let issued = issued(ctx, instance, &cluster);
+        let namespace = &ctx.settings.managed_namespace;
+        let lives = issued.iter().map(|owner| owner.uid.as_str()).collect();
+        let found = inventory(&cluster.wire, &ctx.control_plane, &lives, namespace).await?;
+        Ok::<_, Failure>((cluster, issued, found))
+    };
+    let (cluster, issued, found) = timeout_at(until, ask).await.map_err(|_| Stopped::OutOfTime)??;
+    let uids = found.iter().map(|marked| marked.binding_uid.as_str().into()).collect();
     let (abandoned, found) = split_abandoned(ctx, found);
-    for marked in &abandoned {
-        remove(ctx, &cluster, marked).await?;
-        ctx.abandoned.forget(&marked.binding_uid);
-        ctx.metrics.orphans_removed(1);
+    let (returned, kept) = each(&abandoned, until, |marked| remove(ctx, &cluster, marked)).await;
+    if let Err(refusal) = settled() {
+        kept?;
+        return Err(refusal.into());
     }
-    settled()?;
-    Ok(Listed { cluster, issued, found, returned: abandoned.len() })
+    Ok(Listed { cluster, issued, found, asked, uids, returned, kept })
+}
+
+/// Does it for one after the other while there is time. One that fails doesn't keep those behind it from their turn.
+/// Returns for how many it was done, and why it wasn't for the first of the others.
+async fn each<'a, T, D>(
+    all: impl IntoIterator<Item = &'a T>,
+    until: Instant,
+    act: impl Fn(&'a T) -> D,
+) -> (usize, Result<(), Stopped>)
+where
+    T: 'a,
+    D: Future<Output = Result<(), Failure>>,
+{
+    let (mut done, mut first) = (0, Ok(()));
+    for one in all {
+        match timeout_at(until, act(one)).await {
+            Ok(Ok(())) => done += 1,
+            Ok(Err(failure)) => first = first.and(Err(failure.into())),
+            Err(_) => return (done, first.and(Err(Stopped::OutOfTime))),
+        }
+    }
+    (done, first)
 }
 
 /// How many bindings' leftovers were removed.
-async fn remove_orphans(ctx: &Context, fuse: &Mutex<Fuse>, listed: &Listed) -> Result<usize, Stopped> {
+async fn remove_orphans(
+    ctx: &Context,
+    fuse: &Mutex<Fuse>,
+    listed: &Listed,
+    until: Instant,
+) -> Result<usize, Stopped> {
     let orphans = orphans(ctx, &listed.found)?;
     for orphan in &orphans {
         // The last word is the control plane's own: a watch can be behind.
-        let now = ctx.plane.binding(orphan.binding.as_str()).await?;
+        let now = timeout_at(until, ctx.plane.binding(orphan.binding.as_str())).await;
+        let now = now.map_err(|_| Stopped::OutOfTime)??;
         if now.is_some_and(|now| now.metadata.uid.as_ref() == Some(&orphan.binding_uid)) {
             return Err(Refusal::Behind.into());
         }
     }
     let (wished, bindings) = (orphans.len(), ctx.ledger.lock().knowledge().bindings);
     let allowed = fuse.lock().allow(wished, bindings, times(ctx));
-    for orphan in orphans.iter().take(allowed) {
-        remove(ctx, &listed.cluster, orphan).await?;
-        ctx.metrics.orphans_removed(1);
-    }
+    let allowed_orphans: Vec<&Marked> = orphans.into_iter().take(allowed).collect();
+    let (removed, kept) = each(allowed_orphans, until, |orphan| remove(ctx, &listed.cluster, orphan)).await;
     if allowed < wished {
         ctx.metrics.breaker_tripped();
         tracing::error!(
@@ -233,7 +285,7 @@ async fn remove_orphans(ctx: &Context, fuse: &Mutex<Fuse>, listed: &Listed) -> R
             "a sweep stopped: too much was removed from all clusters in this interval; the rest is left to the next"
         );
     }
-    Ok(listed.returned + allowed)
+    kept.map(|()| listed.returned + removed)
 }
 
 /// Sets apart what bindings had left that were given up while nobody could reach this cluster. That they are gone is
@@ -241,7 +293,8 @@ async fn remove_orphans(ctx: &Context, fuse: &Mutex<Fuse>, listed: &Listed) -> R
 fn split_abandoned(ctx: &Context, found: Vec<Marked>) -> (Vec<Marked>, Vec<Marked>) {
     let ledger = ctx.ledger.lock();
     found.into_iter().partition(|marked| {
-        ctx.abandoned.contains(&marked.binding_uid) && ledger.entry(&marked.binding_uid).is_none()
+        ctx.abandoned.contains(&marked.binding_uid, clock::now())
+            && ledger.entry(&marked.binding_uid).is_none()
     })
 }
 
@@ -344,8 +397,14 @@ async fn remove(ctx: &Context, cluster: &Cluster, orphan: &Marked) -> Result<(),
     tracing::info!(binding_id = %orphan.binding, "removing what a binding that no longer exists has left");
     let left = Left { uids: orphan.uids.clone(), ..Left::default() };
     Bound::new(cluster, &owner, &ctx.settings.managed_namespace).revoke(&left).await?;
+    ctx.abandoned.forget(&orphan.binding_uid);
+    ctx.metrics.orphans_removed(1);
     let note =
         "the binding is gone; what it had left in the managed cluster was found by a sweep and removed";
     ctx.tell_of_gone(&owner, Told::Swept, note.to_owned()).await;
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "sweeper_tests.rs"]
+mod tests;
