@@ -67,20 +67,20 @@ async fn a_refused_call_is_named() {
     }
     expect(&stage, "weak-1", "ClusterForbidden", "refuses to get Namespaces (HTTP 403)").await;
     // All but one.
-    let role = json!({"metadata": {"name": "weak"}, "rules": [
+    let grants = json!({"metadata": {"name": "weak"}, "rules": [
         {"apiGroups": [""], "resources": ["namespaces", "serviceaccounts", "serviceaccounts/token"], "verbs": ["*"]},
         {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
         {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["clusterroles"], "verbs": ["*"]},
     ]});
-    let binding = json!({
+    let bound = json!({
         "metadata": {"name": "weak"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "weak"},
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "weak"}],
     });
     let roles: Api<k8s_openapi::api::rbac::v1::ClusterRole> = Api::all(managed.client());
-    roles.create(&PostParams::default(), &serde_json::from_value(role).unwrap()).await.unwrap();
+    roles.create(&PostParams::default(), &serde_json::from_value(grants).unwrap()).await.unwrap();
     let bindings: Api<k8s_openapi::api::rbac::v1::ClusterRoleBinding> = Api::all(managed.client());
-    bindings.create(&PostParams::default(), &serde_json::from_value(binding).unwrap()).await.unwrap();
+    bindings.create(&PostParams::default(), &serde_json::from_value(bound).unwrap()).await.unwrap();
     expect(&stage, "weak-2", "ClusterForbidden", "refuses to create ClusterRoleBindings (HTTP 403)").await;
 }
 
