@@ -7,5 +7,5 @@ use std::process::ExitCode;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    kyma_bindings::run::main(std::env::args_os())
+    kyma_bindings::app::main(std::env::args_os())
 }

@@ -336,7 +336,7 @@ pub fn become_operator_if_asked() {
     let mut args = std::env::args_os();
     let program = args.next();
     if args.next().is_some_and(|arg| arg == AS_OPERATOR) {
-        let code = kyma_bindings::run::main(program.into_iter().chain(args));
+        let code = kyma_bindings::app::main(program.into_iter().chain(args));
         std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS));
     }
 }

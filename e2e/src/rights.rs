@@ -10,7 +10,7 @@ use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding};
 use kube::Resource;
 use kube::api::{Api, DeleteParams, PostParams};
 use kube::client::ConfigExt as _;
-use kyma_bindings::rights::{self, Place, Rule};
+use kyma_bindings::diagnostics::rbac::{self, Place, Rule};
 use rustls::pki_types::ServerName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -157,7 +157,7 @@ impl<'a> Rights<'a> {
 
     fn rules(&self) -> Vec<(&str, Vec<PolicyRule>)> {
         let of = |place: Place| {
-            let rules = rights::CONTROLLER.iter().filter(|rule| rule.place == place);
+            let rules = rbac::CONTROLLER.iter().filter(|rule| rule.place == place);
             let namespace = place.namespace(&self.stage.namespace, &self.stage.instance_namespace);
             (namespace, rules.map(policy_rule).collect())
         };

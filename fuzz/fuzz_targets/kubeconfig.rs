@@ -4,8 +4,8 @@
 #![no_main]
 
 use jiff::Timestamp;
-use kyma_bindings::managed::kubeconfig::{Refusal, accept};
-use kyma_bindings::secret::ExposeSecret as _;
+use kyma_bindings::cluster::kubeconfig::{Refusal, accept};
+use kyma_bindings::support::secret::ExposeSecret as _;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

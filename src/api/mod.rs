@@ -5,8 +5,8 @@
 pub mod binding;
 pub mod conditions;
 pub mod crd;
-pub mod credentials;
-pub mod handed_out;
 pub mod id;
+pub mod issued;
 pub mod names;
+pub mod secret;
 pub mod text;

@@ -7,17 +7,17 @@ use jiff::Timestamp;
 use kube::core::ObjectMeta;
 use tokio::time::Instant;
 
-use super::answer::Credentials;
-use super::bindings::{Progress, Sight, View};
 use super::fetch;
 use super::ids::Ids;
 use super::operation::Operation;
-use super::problem::{self, Problem, refusal};
 use super::request::{BindRequest, Wish};
 use super::service::{Broker, Removed};
 use crate::api::binding::{KymaBinding, KymaBindingSpec};
 use crate::api::names::{BindingId, FINALIZER, ORIGIN, ORIGIN_OSB, REQUEST_ID, TRACEPARENT, TRACESTATE};
-use crate::mirror::Awaited;
+use crate::broker::error::{self, Problem, refusal};
+use crate::broker::response::Credentials;
+use crate::broker::store_view::{Progress, Sight, View};
+use crate::store::Awaited;
 use crate::telemetry::traces;
 
 /// How long a request waits for what may come back at any moment, or never.
@@ -100,7 +100,7 @@ fn refused(view: &View) -> Option<Problem> {
 
 /// Whether it makes no sense to wait longer for the binding of that UID. Pure.
 fn is_told_soon(view: &View, uid: &str) -> bool {
-    let told = matches!(&view.progress, Progress::Stopped(reason, _) if problem::is_told_soon(*reason));
+    let told = matches!(&view.progress, Progress::Stopped(reason, _) if error::is_told_soon(*reason));
     told && view.uid == uid && !view.deleting
 }
 

@@ -14,7 +14,7 @@ use axum::routing::get;
 use utoipa_swagger_ui::Config;
 
 use super::openapi;
-use super::problem::Problem;
+use crate::broker::error::Problem;
 
 /// Where the document is served.
 const DOCUMENT: &str = "/openapi.json";

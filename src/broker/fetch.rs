@@ -2,11 +2,11 @@
 
 use jiff::Timestamp;
 
-use super::answer::Credentials;
-use super::bindings::{Progress, View};
 use super::ids::Ids;
-use super::problem::{Problem, Why, refusal};
 use super::service::Broker;
+use crate::broker::error::{Problem, Why, refusal};
+use crate::broker::response::Credentials;
+use crate::broker::store_view::{Progress, View};
 
 /// Why a binding that is there has no credentials to be shown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

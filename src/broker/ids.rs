@@ -6,8 +6,8 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use serde::Deserialize;
 
-use super::problem::Problem;
 use crate::api::names::{BindingId, InstanceId, NameError};
+use crate::broker::error::Problem;
 
 /// The ids in the path.
 #[derive(Debug)]

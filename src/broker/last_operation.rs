@@ -1,11 +1,11 @@
 //! GET of a binding's last operation (OSB 2.17, "Polling Last Operation for Service Bindings").
 
-use super::answer::{LastOperation, OperationState};
-use super::bindings::{Progress, View};
 use super::ids::Ids;
 use super::operation::Operation;
-use super::problem::Problem;
 use super::service::Broker;
+use crate::broker::error::Problem;
+use crate::broker::response::{LastOperation, OperationState};
+use crate::broker::store_view::{Progress, View};
 use jiff::Timestamp;
 
 /// How an operation stands.

@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::auth::Asker;
 use super::message;
-use super::problem::Problem;
 use super::service::Broker;
-use crate::outgoing::Outgoing;
+use crate::broker::error::Problem;
+use crate::server::body::Outgoing;
 use crate::telemetry::metrics::Held;
 
 /// Longest request target, bytes.

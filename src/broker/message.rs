@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Uri, Version, header};
 
-use super::problem::Problem;
+use crate::broker::error::Problem;
 
 /// Longest name of a content coding that is repeated to whoever sent it, bytes.
 const MAX_CODING: usize = 32;

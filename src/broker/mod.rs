@@ -1,23 +1,23 @@
 //! The Open Service Broker API over HTTP. It writes `KymaBinding`s, turns their conditions into
 //! answers and reads their Secrets; it knows no instance and no managed cluster.
 
-mod access;
-pub mod answer;
 pub mod auth;
 mod bind;
-pub mod bindings;
 pub mod catalog;
 mod docs;
+pub mod error;
 mod fetch;
 pub mod ids;
 mod last_operation;
 mod limits;
 mod message;
+mod middleware;
 pub mod openapi;
 mod operation;
-pub mod problem;
 pub mod request;
+pub mod response;
 mod service;
+pub mod store_view;
 mod unbind;
 
 use std::sync::Arc;
@@ -26,20 +26,20 @@ use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
-use axum::middleware::{self, Next};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
 
+use crate::broker::error::{Problem, Why};
 use auth::Authenticator;
 use bind::Bound;
 use ids::Ids;
 use last_operation::Stands;
 use limits::Place;
 use operation::Operation;
-use problem::{Problem, Why};
 use request::{Asked, BindRequest};
 
 use crate::telemetry::identity::{identified, identity};
@@ -62,8 +62,8 @@ impl Broker {
         // methods there are.
         let only = |allowed, methods: MethodRouter<Arc<Self>>| {
             methods
-                .route_layer(middleware::from_fn(api_version))
-                .route_layer(middleware::from_fn_with_state(auth.clone(), auth::authenticate))
+                .route_layer(from_fn(api_version))
+                .route_layer(from_fn_with_state(auth.clone(), auth::authenticate))
                 .fallback(async move || wrong_method(allowed))
         };
         let osb = Router::new()
@@ -74,9 +74,9 @@ impl Broker {
         let routes = docs
             .nest("/v2", osb.clone())
             .nest("/oauth/v2", osb.clone())
-            .nest("/oauth/{region}/v2", osb.layer(middleware::from_fn(region)))
+            .nest("/oauth/{region}/v2", osb.layer(from_fn(region)))
             .fallback(async || Problem::UnknownPath)
-            .layer(middleware::from_fn_with_state(broker.clone(), access::observe))
+            .layer(from_fn_with_state(broker.clone(), middleware::observe))
             .with_state(broker);
         // Before anything is routed.
         Router::new().fallback_service(routes.map_request(one_slash))
@@ -122,7 +122,7 @@ async fn delete_binding(State(broker): State<Arc<Broker>>, ids: Ids, uri: Uri) -
     let asked = Asked::read(&uri)?;
     asked.check_ids()?;
     Ok(match unbind::unbind(&broker, &ids, asked.incomplete()?).await? {
-        None => Json(answer::Empty {}).into_response(),
+        None => Json(response::Empty {}).into_response(),
         Some(operation) => accepted(&operation, &ids),
     })
 }

@@ -3,9 +3,9 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::answer::Accepted;
 use super::ids::Ids;
-use super::problem::Problem;
+use crate::broker::error::Problem;
+use crate::broker::response::Accepted;
 
 /// Length of a UID, characters.
 const UID: usize = 36;

@@ -14,9 +14,9 @@ use serde_json::{Map, Value};
 use super::ids::Ids;
 use super::message;
 use super::operation::Operation;
-use super::problem::Problem;
 use crate::api::names::BindingId;
 use crate::api::text;
+use crate::broker::error::Problem;
 
 /// Largest body, bytes.
 const MAX_BODY: usize = 64 * 1024;

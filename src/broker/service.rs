@@ -9,14 +9,14 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::Credentials;
-use super::bindings::{Bindings, Progress, View};
 use super::catalog::Catalog;
 use super::ids::Ids;
-use super::problem::{Problem, Why};
 use super::request::Lifetimes;
-use crate::api::credentials;
-use crate::secret::SecretString;
+use crate::api::secret;
+use crate::broker::error::{Problem, Why};
+use crate::broker::response::Credentials;
+use crate::broker::store_view::{Bindings, Progress, View};
+use crate::support::secret::SecretString;
 use crate::telemetry::metrics::Metrics;
 
 /// What the operator's owner has set.
@@ -97,7 +97,7 @@ impl Broker {
         expires_at: Timestamp,
         stored: Option<Secret>,
     ) -> Result<SecretString, Problem> {
-        let in_it = |secret| credentials::kubeconfig(secret, &ids.binding, uid, expires_at);
+        let in_it = |secret| secret::kubeconfig(secret, &ids.binding, uid, expires_at);
         if let Some(kubeconfig) = stored.and_then(in_it) {
             return Ok(kubeconfig);
         }

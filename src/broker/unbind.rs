@@ -2,12 +2,12 @@
 
 use tokio::time::Instant;
 
-use super::bindings::Progress;
 use super::ids::Ids;
 use super::operation::Operation;
-use super::problem::Problem;
 use super::service::{Broker, Removed};
 use crate::api::conditions::Reason;
+use crate::broker::error::Problem;
+use crate::broker::store_view::Progress;
 
 /// Removes a binding and returns when its token no longer works; earlier, with the operation that
 /// goes on, where the client takes an incomplete answer.

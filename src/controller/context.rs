@@ -14,19 +14,19 @@ use super::decide::BindablePlans;
 use super::events::Told;
 use super::health::Health;
 use super::ledger::Ledger;
-use super::plane::Plane;
-use super::record::Record;
-use super::secrets::Secrets;
-use super::touched::Touched;
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::Reason;
 use crate::api::names::{BindingId, NameError};
-use crate::failpoint;
+use crate::cluster::address::Policy;
+use crate::cluster::{Clients, ControlPlane, Failure, Owner};
+use crate::controller::dirty::Touched;
+use crate::controller::ledger::record::Record;
+use crate::controller::secret_index::Secrets;
+use crate::controller::writer::Plane;
 use crate::instances::Instances;
 use crate::instances::state::KubeconfigRef;
-use crate::managed::address::Policy;
-use crate::managed::{Clients, ControlPlane, Failure, Owner};
-use crate::mirror::Mirror;
+use crate::store::Mirror;
+use crate::support::failpoint;
 use crate::telemetry::metrics::Metrics;
 
 /// Longest wait for an Event to be written.

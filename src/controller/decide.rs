@@ -319,9 +319,7 @@ fn refused_plan(bindable: &BindablePlans, target: &Target) -> Option<String> {
 }
 
 #[cfg(test)]
-#[path = "decide_tests.rs"]
 mod tests;
 
 #[cfg(test)]
-#[path = "decide_properties.rs"]
 mod properties;

@@ -6,13 +6,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::decide;
-use super::entry::Rights;
 use super::queue::Action;
 use super::reconcile::{Error, Round};
 use crate::api::conditions::Reason;
+use crate::cluster::Failure;
+use crate::cluster::access::Bound;
+use crate::controller::ledger::entry::Rights;
 use crate::instances::state::{State, Target};
-use crate::managed::Failure;
-use crate::managed::access::Bound;
 
 /// How long the rest of a binding waits for the rights of all.
 const FIRST: Duration = Duration::from_secs(2);

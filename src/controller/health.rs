@@ -15,9 +15,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::ledger::Ledger;
+use crate::cluster::{Clients, Failure};
 use crate::instances::Instances;
 use crate::instances::state::KubeconfigRef;
-use crate::managed::{Clients, Failure};
 
 /// How soon a cluster is asked after it has failed, and how much later at most.
 const FIRST: Duration = Duration::from_secs(2);
@@ -187,7 +187,7 @@ async fn until(next: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::managed::failure::{Call, Unreachable};
+    use crate::cluster::error::{Call, Unreachable};
 
     fn kubeconfig(version: &str) -> KubeconfigRef {
         KubeconfigRef { secret: "s".into(), resource_version: version.into() }

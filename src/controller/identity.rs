@@ -9,8 +9,8 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, ResourceExt as _};
 
-use crate::managed::ControlPlane;
-use crate::trouble::Trouble;
+use crate::cluster::ControlPlane;
+use crate::kubernetes::error::Trouble;
 
 /// Longest wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -4,18 +4,18 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::backoff::Retry;
 use super::context::Context;
 use super::decide::{self, Facts, Step};
 use super::queue::Action;
-use super::record::Record;
 use super::status::{self, Outcome};
 use crate::api::binding::KymaBinding;
 use crate::api::names::NameError;
-use crate::clock;
+use crate::cluster::Owner;
+use crate::controller::ledger::backoff::Retry;
+use crate::controller::ledger::record::Record;
 use crate::instances::ABSENCE;
 use crate::instances::state::State;
-use crate::managed::Owner;
+use crate::support::clock;
 
 /// What a look finds.
 pub enum Found {

@@ -1,36 +1,26 @@
 //! The controller: it alone decides and makes. Fetch, decide, apply, write the status.
 
 pub mod abandoned;
-pub mod apply;
-pub mod backoff;
+pub mod bind;
 pub mod context;
 pub mod decide;
-pub mod entry;
+pub mod dirty;
 mod events;
 mod expiry;
-pub mod fence;
-pub mod gauges;
+pub mod gc;
 pub mod health;
 mod identity;
-pub mod leader;
 pub mod ledger;
-pub mod limit;
-pub mod line;
 mod look;
-mod mend;
 mod permanent;
-pub mod plane;
 mod queue;
 pub mod reconcile;
-pub mod record;
-pub mod schedule;
-pub mod secrets;
+mod repair;
+pub mod secret_index;
 pub mod status;
-pub mod strays;
-pub mod sweep;
-pub mod sweeper;
-pub mod touched;
+pub mod writer;
 
+use crate::controller::gc::bypass;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,30 +41,30 @@ use tracing::field::Empty;
 use crate::api::binding::KymaBinding;
 use crate::api::id::Id;
 use crate::api::names::{MANAGED_BY, MANAGED_BY_VALUE, TRACEPARENT, TRACESTATE};
-use crate::clock;
-use crate::direct;
-use crate::following::follow;
+use crate::cluster::Clients;
+use crate::cluster::connect::Deadlines;
 use crate::instances::Instances;
-use crate::managed::Clients;
-use crate::managed::connect::Deadlines;
-use crate::mirror::{Change, Follower, Mirror};
+use crate::kubernetes::direct;
+use crate::kubernetes::watch::follow;
+use crate::store::{Change, Follower, Mirror};
+use crate::support::clock;
 
+use crate::controller::dirty::Touched;
+use crate::controller::ledger::backoff::Retry;
+use crate::controller::secret_index::Secrets;
+use crate::controller::writer::Plane;
+use crate::kubernetes::fence::Fence;
 use crate::telemetry::admin::Check;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces;
 use abandoned::Abandoned;
-use backoff::Retry;
 use context::{Context, Settings};
-use fence::Fence;
 use health::Health;
 use identity::IdentityError;
 use ledger::Ledger;
 use look::{Found, Plan};
-use plane::Plane;
 use queue::{Action, Turn};
 use reconcile::Error;
-use secrets::Secrets;
-use touched::Touched;
 
 /// Most bindings that wait to be looked at beside those that have changed.
 const MAX_LOOKS: usize = 1024;
@@ -219,12 +209,12 @@ impl BindingController {
         parts.spawn(async move {
             // Before, every instance looks absent.
             known.synced().await;
-            strays::run(ctx, &following.stray).await;
+            bypass::run(ctx, &following.stray).await;
         });
         let (ctx, known) = (context.clone(), instances.clone());
         parts.spawn(async move {
             known.synced().await;
-            sweeper::run(ctx, &swept).await;
+            gc::run(ctx, &swept).await;
         });
         let (ctx, known, their) = (context.clone(), instances.clone(), secrets.clone());
         parts.spawn(async move {

@@ -5,24 +5,24 @@ use std::time::{Duration, Instant};
 
 use kube::ResourceExt as _;
 
-use super::apply::{self, Made, Revoked, Terms};
-use super::backoff::Retry;
 use super::context::{Context, reason};
 use super::decide::{self, GiveUp, Removal, Step};
 use super::events::Told;
 use super::ledger::{Admission, Ledger};
-use super::line::Wait;
 use super::look::{Known, Plan, rest};
 use super::permanent::{ABANDONED, Permanent};
-use super::plane::PlaneError;
 use super::queue::Action;
 use super::status::{self, Outcome, Pin};
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::{Kind, Reason};
 use crate::api::names::NameError;
-use crate::clock;
+use crate::cluster::Failure;
+use crate::controller::bind::{self, Made, Revoked, Terms};
+use crate::controller::ledger::backoff::Retry;
+use crate::controller::ledger::waiting::Wait;
+use crate::controller::writer::PlaneError;
 use crate::instances::state::{State, Target};
-use crate::managed::Failure;
+use crate::support::clock;
 use crate::telemetry::logs;
 
 /// How soon it is looked again whether the others of an instance are claimed.
@@ -112,7 +112,7 @@ impl Round<'_> {
         }
         self.ctx.metrics.bind_phase("limit", self.known.began.elapsed());
         let terms = Terms::first(self.binding, self.known.ends);
-        match apply::make(self.ctx, self.binding, &self.known.owner, target, terms).await? {
+        match bind::make(self.ctx, self.binding, &self.known.owner, target, terms).await? {
             Made::Issued(issue) => {
                 let (until, began) = (issue.expires_at, Instant::now());
                 self.settle(Outcome::Issued(issue)).await?;
@@ -175,7 +175,7 @@ impl Round<'_> {
         }
         if decide::is_issued(self.binding) {
             // What it holds is good for nothing any more.
-            apply::delete_secret(self.ctx, &self.known.owner).await?;
+            bind::delete_secret(self.ctx, &self.known.owner).await?;
         }
         let action = self.settle(Outcome::Failed(reason, message.clone())).await?;
         if !decide::is_issued(self.binding) {
@@ -198,7 +198,7 @@ impl Round<'_> {
     /// Removes what the cluster may hold of the binding; false when it may hold it still.
     async fn revoke(&self, target: &Target) -> Result<bool, Error> {
         let Some(kubeconfig) = &target.kubeconfig else { return Ok(false) };
-        let revoked = apply::revoke(self.ctx, self.binding, &self.known.owner, kubeconfig).await?;
+        let revoked = bind::revoke(self.ctx, self.binding, &self.known.owner, kubeconfig).await?;
         Ok(!matches!(revoked, Revoked::Failed(_)))
     }
 
@@ -212,7 +212,7 @@ impl Round<'_> {
                     "what may be left of an earlier try can't be removed from the managed cluster yet";
                 return self.retry(Outcome::Held(Reason::ClusterUnreachable, message.to_owned())).await;
             }
-            apply::delete_secret(self.ctx, &self.known.owner).await?;
+            bind::delete_secret(self.ctx, &self.known.owner).await?;
         }
         let permanent = Permanent::of(why);
         // A request is answered with what is wrong; its binding goes, and nobody has to delete it.
@@ -244,7 +244,7 @@ impl Round<'_> {
                 self.give_up(why).await;
             }
             Removal::Revoke(kubeconfig) => {
-                match apply::revoke(self.ctx, self.binding, &self.known.owner, &kubeconfig).await? {
+                match bind::revoke(self.ctx, self.binding, &self.known.owner, &kubeconfig).await? {
                     Revoked::Gone => expired = self.binding.expires_at().map(|ended| (ended, clock::now())),
                     Revoked::ClusterReplaced => {
                         result = "abandoned";
@@ -267,7 +267,7 @@ impl Round<'_> {
         }
         if made {
             // Last of all that was made: on it stands where the access is, for a process after this one, too.
-            apply::delete_secret(self.ctx, &self.known.owner).await?;
+            bind::delete_secret(self.ctx, &self.known.owner).await?;
         }
         // Said before, since the watch may tell of the end before the call returns.
         self.ctx.ledger.lock().update(&self.known.owner.uid, |entry| entry.released = true);

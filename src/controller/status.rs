@@ -6,10 +6,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 
 use super::decide::GiveUp;
-use super::record::Record;
 use crate::api::binding::{KymaBinding, KymaBindingStatus, SecretReference};
 use crate::api::conditions::{Kind, Phase, Reason, Say, merge};
 use crate::api::names::BindingId;
+use crate::controller::ledger::record::Record;
 
 /// What became of a binding.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,7 +195,7 @@ fn phase(outcome: &Outcome, status: &KymaBindingStatus, now: Timestamp) -> Phase
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::managed::Uids;
+    use crate::cluster::Uids;
     use serde_json::json;
 
     fn binding(status: Option<KymaBindingStatus>) -> KymaBinding {

@@ -5,5 +5,5 @@ pub mod identity;
 pub mod logs;
 pub mod metrics;
 pub mod tasks;
+pub mod throttle;
 pub mod traces;
-pub mod watch;

@@ -21,7 +21,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::watch::Sparingly;
+use crate::telemetry::throttle::Sparingly;
 
 /// Either switches the export on (OpenTelemetry, "OTLP Exporter Configuration").
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];

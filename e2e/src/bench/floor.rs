@@ -10,10 +10,10 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt as _};
 use kyma_bindings::api::binding::{KymaBinding, KymaBindingSpec};
-use kyma_bindings::api::credentials;
 use kyma_bindings::api::names::{BindingId, FINALIZER, ORIGIN, ORIGIN_OSB};
+use kyma_bindings::api::secret;
+use kyma_bindings::cluster::{ControlPlane, Owner};
 use kyma_bindings::controller::status::{Issue, Outcome, Pin, desired};
-use kyma_bindings::managed::{ControlPlane, Owner};
 use serde_json::json;
 
 use crate::Stage;
@@ -147,8 +147,7 @@ impl Floor {
         cluster_id: &str,
     ) -> Result<[Duration; 2]> {
         let (now, labels) = (Timestamp::now(), owner.labels());
-        let secret =
-            credentials::secret(created, &owner.binding, labels, &kubeconfig.into(), now, expires_at);
+        let secret = secret::secret(created, &owner.binding, labels, &kubeconfig.into(), now, expires_at);
         let began = Instant::now();
         self.secrets.create(&PostParams::default(), &secret).await?;
         let stored = began.elapsed();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::CommandFactory as _;
 use e2e::helm::{chart, template};
-use kyma_bindings::config::{Cli, Command};
+use kyma_bindings::cli::{Cli, Command};
 use serde_json::{Value, json};
 
 /// The least that must be said.

@@ -7,7 +7,7 @@ use std::fs;
 use e2e::operator::AS_OPERATOR;
 use e2e::stage::{prove, prove_refused};
 use e2e::{Operator, eventually};
-use kyma_bindings::config::Command;
+use kyma_bindings::cli::Command;
 use serde_json::Value;
 
 use crate::chart::{LEAST, command_line, objects, rendered};

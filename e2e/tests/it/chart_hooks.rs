@@ -3,7 +3,7 @@
 use e2e::eventually;
 use e2e::helm::{chart, helm};
 use e2e::stage::SOON;
-use kyma_bindings::config::Command;
+use kyma_bindings::cli::Command;
 use serde_json::{Value, json};
 
 use crate::chart::{LEAST, command_line, objects, rendered};

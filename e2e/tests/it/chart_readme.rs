@@ -4,7 +4,7 @@ use std::{env, fs};
 
 use clap::CommandFactory as _;
 use e2e::helm::chart;
-use kyma_bindings::config::Cli;
+use kyma_bindings::cli::Cli;
 
 use crate::chart_golden::UPDATE;
 

@@ -9,7 +9,7 @@ use e2e::operator::AS_OPERATOR;
 use e2e::rights::policy_rule;
 use e2e::stage::SOON;
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role};
-use kyma_bindings::rights::{BROKER, CONTROLLER, Place, Rule};
+use kyma_bindings::diagnostics::rbac::{BROKER, CONTROLLER, Place, Rule};
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -190,12 +190,10 @@ async fn the_test_pods_check_each_with_the_account_and_role_of_a_deployment() {
             );
             let args = pod["spec"]["containers"][0]["args"].as_array().unwrap();
             let args = args.iter().map(|arg| arg.as_str().unwrap());
-            let cli = <kyma_bindings::config::Cli as clap::Parser>::try_parse_from(
+            let cli = <kyma_bindings::cli::Cli as clap::Parser>::try_parse_from(
                 ["kyma-bindings"].into_iter().chain(args),
             );
-            let kyma_bindings::config::Command::Check(check) = cli.unwrap().command else {
-                panic!("not check")
-            };
+            let kyma_bindings::cli::Command::Check(check) = cli.unwrap().command else { panic!("not check") };
             assert_eq!(
                 (check.namespace.as_str(), check.instance_namespace.as_str()),
                 ("kyma-bindings", "kcp-system")

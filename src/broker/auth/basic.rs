@@ -12,8 +12,8 @@ use super::htpasswd::{HtpasswdError, Users};
 use super::remembered::Remembered;
 use super::{Denial, Principal, Scheme};
 use crate::api::text;
-use crate::reload::Current;
-use crate::secret::{ExposeSecret as _, SecretString, Zeroizing};
+use crate::support::reload::Current;
+use crate::support::secret::{ExposeSecret as _, SecretString, Zeroizing};
 
 /// Checks that wait for a processor; more are turned away.
 const MAX_WAITING: usize = 64;

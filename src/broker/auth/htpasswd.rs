@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hint::black_box;
 
 use crate::api::text;
-use crate::secret::{ExposeSecret as _, SecretString};
+use crate::support::secret::{ExposeSecret as _, SecretString};
 
 /// Costs that are accepted; above, one check takes seconds.
 const COSTS: std::ops::RangeInclusive<u32> = 4..=14;

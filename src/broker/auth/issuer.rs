@@ -15,7 +15,7 @@ use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 
 use super::jwks::{JwksError, Keys};
-use crate::reload::Current;
+use crate::support::reload::Current;
 
 /// Largest answer, bytes.
 const MAX_ANSWER: usize = 256 * 1024;

@@ -1,11 +1,11 @@
 //! Who asks? Decided by the headers alone, before a byte of the body is read.
 
 mod basic;
+mod bearer;
 mod host;
 mod htpasswd;
 mod issuer;
 mod jwks;
-mod jwt;
 mod keys;
 pub mod refused;
 mod remembered;
@@ -18,14 +18,14 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-use super::problem::Problem;
 use super::request::identity;
+use crate::broker::error::Problem;
 use crate::telemetry::metrics::Metrics;
 
+pub use crate::broker::auth::bearer::Jwt;
 pub use basic::{Basic, Directory};
 pub use issuer::{is_issuer, trust};
 pub use jwks::Keys;
-pub use jwt::Jwt;
 pub use token::Rules;
 
 use refused::Unauthenticated;
@@ -238,7 +238,7 @@ mod tests {
     use base64::engine::general_purpose::STANDARD;
 
     use super::*;
-    use crate::reload::Current;
+    use crate::support::reload::Current;
 
     fn closed() -> Authenticator {
         let file = format!("anna:{}\n", bcrypt::hash("right", 4).unwrap());

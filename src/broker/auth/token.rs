@@ -238,5 +238,4 @@ fn decode<T: DeserializeOwned>(part: &str) -> Option<T> {
 }
 
 #[cfg(test)]
-#[path = "token_tests.rs"]
 mod tests;

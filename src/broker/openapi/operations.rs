@@ -13,9 +13,9 @@ use utoipa::openapi::response::{Response, ResponseBuilder, ResponsesBuilder};
 use utoipa::openapi::schema::{Components, ObjectBuilder, Type};
 use utoipa::openapi::{Ref, Required};
 
-use super::super::answer::{Accepted, Binding, Empty, LastOperation, Refusal};
 use super::bodies::{self, Catalog};
 use crate::api::names::{BINDING_ID_MAX, INSTANCE_ID_MAX};
+use crate::broker::response::{Accepted, Binding, Empty, LastOperation, Refusal};
 
 const REQUEST_IDENTITY: &str = "X-Broker-API-Request-Identity";
 const JSON: &str = "application/json";
