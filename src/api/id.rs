@@ -5,7 +5,7 @@ use std::fmt;
 
 use uuid::Uuid;
 
-use crate::store::codec::uuid;
+use crate::support::codec::uuid;
 
 /// What tells one object from the others: its name, or its UID.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,6 +1,8 @@
 //! Starts the parts that a role has, and ends the process when one of them ends.
 
 mod listening;
+#[cfg(test)]
+mod metrics_docs;
 mod tools;
 
 use std::ffi::OsString;

@@ -5,10 +5,29 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::auth::refused::Unauthenticated;
-use super::fetch::Hidden;
 use crate::api::conditions::Reason;
 use crate::api::names::NameError;
 use crate::broker::response::{Empty, Refusal};
+
+/// Why a binding that is there has no credentials to be shown.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Hidden {
+    /// Its id is known, but not here.
+    #[error("binding does not exist in this instance: a binding of another instance has that id")]
+    OtherInstance,
+    /// Its time is over.
+    #[error("binding has expired; make another one")]
+    Expired,
+    /// Somebody has asked for its end.
+    #[error("binding is being deleted")]
+    Deleting,
+    /// It may have some yet.
+    #[error("binding is still being made{0}; ask again, or repeat the PUT, which waits for it")]
+    Making(Why),
+    /// It has none, as the controller says.
+    #[error("binding has no credentials: {0}")]
+    Refused(String),
+}
 
 /// Why a request is not answered as it wishes. Every message says what was wrong and what would
 /// be right.

@@ -4,29 +4,9 @@ use jiff::Timestamp;
 
 use super::ids::Ids;
 use super::service::Broker;
-use crate::broker::error::{Problem, Why, refusal};
+use crate::broker::error::{Hidden, Problem, Why, refusal};
 use crate::broker::response::Credentials;
 use crate::broker::store_view::{Progress, View};
-
-/// Why a binding that is there has no credentials to be shown.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Hidden {
-    /// Its id is known, but not here.
-    #[error("binding does not exist in this instance: a binding of another instance has that id")]
-    OtherInstance,
-    /// Its time is over.
-    #[error("binding has expired; make another one")]
-    Expired,
-    /// Somebody has asked for its end.
-    #[error("binding is being deleted")]
-    Deleting,
-    /// It may have some yet.
-    #[error("binding is still being made{0}; ask again, or repeat the PUT, which waits for it")]
-    Making(Why),
-    /// It has none, as the controller says.
-    #[error("binding has no credentials: {0}")]
-    Refused(String),
-}
 
 /// When the kubeconfig that may be shown ends. Pure.
 ///

@@ -24,9 +24,9 @@ use runtime::{INSTANCE_ID, instance_of, runtime_facts, secret_facts};
 use state::{RuntimeFacts, SecretFacts, State};
 use table::Table;
 
+use crate::kubernetes::retry::{again, heard};
 use crate::kubernetes::watch::follow;
 use crate::support::clock;
-use crate::telemetry::throttle::{again, heard};
 
 /// How often a control plane without the Runtime CRD is asked for it.
 const PROBE_INTERVAL: Duration = Duration::from_secs(30);

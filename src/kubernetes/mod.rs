@@ -7,5 +7,6 @@ pub mod fence;
 pub mod lease;
 pub mod objects;
 pub(crate) mod pruned;
+pub(crate) mod retry;
 pub mod trial;
 pub(crate) mod watch;

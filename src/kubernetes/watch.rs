@@ -16,7 +16,7 @@ use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
 use crate::kubernetes::pruned::Pruned;
-use crate::telemetry::throttle::{again, heard};
+use crate::kubernetes::retry::{again, heard};
 
 /// How long a watch may be silent: the server ends it after 290 s.
 const SILENCE: Duration = Duration::from_secs(295);

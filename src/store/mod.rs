@@ -3,7 +3,6 @@
 //! An API server answers a write with the object as it is from then on; the watch says the same a moment later. What
 //! this process writes it knows from the answer. Nothing depends on it: the watch alone brings everything.
 
-pub(crate) mod codec;
 pub mod metrics;
 mod order;
 mod packed;

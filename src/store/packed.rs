@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::api::binding::KymaBinding;
 use crate::api::conditions::{Kind, Reason};
 use crate::api::names::{FINALIZER, ORIGIN, ORIGIN_OSB, REQUEST_ID, TRACEPARENT};
-use crate::store::codec::{pack, unpack};
+use crate::support::codec::{pack, unpack};
 
 /// What all bindings say alike, which none of them has to hold by itself.
 static ALIKE: LazyLock<Vec<u8>> = LazyLock::new(|| {
@@ -21,7 +21,7 @@ static ALIKE: LazyLock<Vec<u8>> = LazyLock::new(|| {
 pub enum Kept {
     /// One that something happens to.
     Whole(Arc<KymaBinding>),
-    /// One at rest: see [`crate::store::codec`].
+    /// One at rest: see [`crate::support::codec`].
     Packed(Box<[u8]>),
 }
 

@@ -1,6 +1,7 @@
 //! What all parts use, and what knows none of them.
 
 pub(crate) mod clock;
+pub(crate) mod codec;
 pub(crate) mod descriptors;
 pub(crate) mod failpoint;
 pub(crate) mod grace;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::names::ACCESS;
 use crate::cluster::Uids;
-use crate::store::codec::{pack, unpack};
+use crate::support::codec::{pack, unpack};
 
 /// What was made, where, and for how long.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

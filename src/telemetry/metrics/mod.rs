@@ -1,8 +1,6 @@
 //! Metrics: few series, none with an id of a binding or an instance in it.
 
 mod catalog;
-#[cfg(test)]
-pub(crate) mod docs;
 mod labels;
 
 use std::time::Duration;

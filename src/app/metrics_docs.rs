@@ -13,7 +13,7 @@ const HEAD: &str = "# Metrics
 No label has a value that somebody else chooses: ids of bindings and instances are in the log. Those of the reconciles are
 written by the leader, those of HTTP by whoever serves it.
 
-Made from the code: `UPDATE=1 cargo test --lib metrics::docs` writes this page.
+Made from the code: `UPDATE=1 cargo test --lib metrics_docs` writes this page.
 
 | metric | type | labels | what it tells |
 | --- | --- | --- | --- |
@@ -40,7 +40,7 @@ fn the_page_is_what_the_code_declares() {
         std::fs::write(&path, page()).unwrap();
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(committed == page(), "docs/metrics.md is not up to date: UPDATE=1 cargo test --lib metrics::docs");
+    assert!(committed == page(), "docs/metrics.md is not up to date: UPDATE=1 cargo test --lib metrics_docs");
 }
 
 #[test]
