@@ -10,7 +10,6 @@ use anyhow::{Context as _, Result, ensure};
 use tokio::sync::watch;
 
 use super::fault::{Fault, Lane};
-use super::victims::Victim;
 use crate::level::Level;
 use crate::load::Load;
 use crate::operator::this_program;
@@ -56,6 +55,16 @@ pub struct Tally {
     pub overlapping: usize,
     /// Faults made with requests under way.
     pub met: usize,
+}
+
+/// A binding that something was done to.
+pub struct Victim {
+    pub(super) name: String,
+    pub(super) site: usize,
+    /// All kubeconfigs that were handed out for it.
+    pub(super) kubeconfigs: Vec<String>,
+    pub(super) fault: Fault,
+    pub(super) hurt: Instant,
 }
 
 /// All of it.

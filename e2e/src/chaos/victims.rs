@@ -14,20 +14,10 @@ use kyma_bindings::api::conditions::Kind;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::arena::{Arena, PATIENCE, lock, persist};
+use super::arena::{Arena, PATIENCE, Victim, lock, persist};
 use super::fault::{Drawn, Fault};
 use crate::Cluster;
 use crate::stage::{MANAGED_NAMESPACE, StillWorks, prove, prove_refused};
-
-/// A binding that something was done to.
-pub struct Victim {
-    name: String,
-    site: usize,
-    /// All kubeconfigs that were handed out for it.
-    kubeconfigs: Vec<String>,
-    fault: Fault,
-    hurt: Instant,
-}
 
 /// Applies a binding and does something to it.
 ///
