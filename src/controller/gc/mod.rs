@@ -3,6 +3,7 @@
 //! looked after that miss something.
 
 pub mod bypass;
+mod drift;
 pub mod judge;
 pub mod schedule;
 
@@ -17,10 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::context::Context;
-use super::decide::is_issued;
 use super::events::Told;
-use crate::api::binding::KymaBinding;
-use crate::api::conditions::Kind;
 use crate::api::id::Id;
 use crate::cluster::access::{Bound, Left};
 use crate::cluster::inventory::{Marked, inventory};
@@ -28,7 +26,6 @@ use crate::cluster::{Cluster, Failure, Owner};
 use crate::controller::dirty::Touched;
 use crate::controller::gc::judge::{Fuse, Refusal, Times};
 use crate::controller::gc::schedule::Schedule;
-use crate::controller::ledger::entry::Rules;
 use crate::controller::writer::PlaneError;
 use crate::instances::state::KubeconfigRef;
 use crate::support::clock;
@@ -39,8 +36,6 @@ const AT_ONCE: usize = 4;
 const PACE: Duration = Duration::from_millis(50);
 /// Longest search for orphans and their removal: the calls have deadlines of their own, but there may be many.
 const LONGEST: Duration = Duration::from_mins(1);
-/// Longest look at what belongs to bindings; the next sweep goes on from there. Longer than any one call.
-const LONGEST_LOOK: Duration = Duration::from_secs(30);
 
 /// How soon a sweep is repeated while anything abandoned may be found: live tokens don't wait.
 const ABANDONED: Duration = Duration::from_secs(5);
@@ -149,9 +144,9 @@ async fn sweep(
     let (swept, looked_at, abandoned) = match listed.await {
         Err(stopped) => (Err(stopped), looked_at, ctx.abandoned.any_of(&instance, clock::now())),
         Ok(listed) => {
-            let whole = doubt_others(&ctx, &listed).await;
+            let whole = drift::doubt_others(&ctx, &listed).await;
             let removed = remove_orphans(&ctx, &fuse, &listed, until).await;
-            let (looked, looked_at) = look_after(&ctx, &listed.cluster, whole, looked_at).await;
+            let (looked, looked_at) = drift::look_after(&ctx, &listed.cluster, whole, looked_at).await;
             let abandoned = settle_abandoned(&ctx, &instance, &listed);
             let swept = listed.kept.and(removed).and_then(|removed| Ok(looked.map(|()| removed)?));
             (swept, looked_at, abandoned)
@@ -223,7 +218,7 @@ async fn list(
     let asked = clock::now();
     let ask = async {
         let cluster = ctx.clients.get(kubeconfig).await?;
-        let issued = issued(ctx, instance, &cluster);
+        let issued = drift::issued(ctx, instance, &cluster);
         let namespace = &ctx.settings.managed_namespace;
         let lives = issued.iter().map(|owner| owner.uid.as_str()).collect();
         let found = inventory(&cluster.wire, &ctx.control_plane, &lives, namespace).await?;
@@ -300,77 +295,6 @@ fn split_abandoned(ctx: &Context, found: Vec<Marked>) -> (Vec<Marked>, Vec<Marke
         ctx.abandoned.contains(&marked.binding_uid, clock::now())
             && ledger.entry(&marked.binding_uid).is_none()
     })
-}
-
-/// The bindings of an instance whose kubeconfigs should work in this cluster.
-fn issued(ctx: &Context, instance: &str, cluster: &Cluster) -> Vec<Owner> {
-    let names = ctx.ledger.lock().names_of(instance);
-    let here = |binding: &Arc<KymaBinding>| {
-        let pinned = ctx.pin(binding).is_some_and(|pin| pin == cluster.id);
-        is_issued(binding) && !binding.is_deleting() && !binding.is(Kind::Stalled) && pinned
-    };
-    let known = names.iter().filter_map(|name| ctx.mirror.get(name.as_str()).filter(here));
-    known.filter_map(|binding| ctx.owner(&binding).ok()).collect()
-}
-
-/// Has a binding looked at whose access is not as it was made. What to do about it is decided in the binding's own
-/// round, which looks for itself.
-async fn doubt(ctx: &Context, owner: &Owner) {
-    ctx.ledger.lock().update(&owner.uid, |entry| entry.doubted = true);
-    // Nobody listens any more only while the process ends.
-    let _ = ctx.look.send(owner.binding.to_string()).await;
-}
-
-/// Doubts those that miss an object, which needs no call, and returns the others.
-async fn doubt_others<'a>(ctx: &Context, listed: &'a Listed) -> Vec<&'a Owner> {
-    let is_whole = |owner: &&Owner| {
-        listed.found.iter().any(|marked| {
-            marked.binding == owner.binding && marked.binding_uid == owner.uid && marked.is_whole()
-        })
-    };
-    let (whole, others): (Vec<_>, Vec<_>) = listed.issued.iter().partition(is_whole);
-    for owner in others {
-        doubt(ctx, owner).await;
-    }
-    whole
-}
-
-/// Looks at the role bindings and roles of the bindings, one after the other, as long as there is time. Returns after
-/// which one the next sweep goes on, unless this one came to all of them.
-async fn look_after(
-    ctx: &Context,
-    cluster: &Cluster,
-    bindings: Vec<&Owner>,
-    looked_at: Option<String>,
-) -> (Result<(), Failure>, Option<String>) {
-    let until = Instant::now() + LONGEST_LOOK;
-    let (all, mut last) = (bindings.len(), looked_at);
-    let in_turn = judge::in_turn(bindings, |owner| owner.binding.as_str(), last.as_deref());
-    for (number, owner) in in_turn.into_iter().enumerate() {
-        let Ok(looked) = timeout_at(until, look_at(ctx, cluster, owner)).await else {
-            tracing::info!(looked_at = number, all, "the next sweep looks at the rest");
-            return (Ok(()), last);
-        };
-        // One that fails must not keep those behind it from being looked at.
-        last = Some(owner.binding.to_string());
-        if looked.is_err() {
-            return (looked, last);
-        }
-    }
-    (Ok(()), None)
-}
-
-async fn look_at(ctx: &Context, cluster: &Cluster, owner: &Owner) -> Result<(), Failure> {
-    let bound = Bound::new(cluster, owner, &ctx.settings.managed_namespace);
-    let (intact, changed) = futures::try_join!(bound.is_intact(), bound.is_changed())?;
-    if let Some(changed) = changed {
-        let rules = if changed { Rules::Changed } else { Rules::AsMade };
-        ctx.ledger.lock().update(&owner.uid, |entry| entry.rules = rules);
-    }
-    if !intact {
-        doubt(ctx, owner).await;
-    }
-    Ok(())
 }
 
 /// What is an orphan's, judged by what is known after the cluster was asked.
